@@ -1,0 +1,137 @@
+"""The backends, discovered from the files of this folder: one file, one `BACKEND`.
+
+A backend owes what `Backend` and `Kernel` say: to move arrays between the user's kind and its own, and to run T steps
+of a `Program` on its own kind.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from spyke_numba.engine import Program
+from spyke_numba.expressions import listing, suggest
+
+_FOLDER = __path__
+
+
+class Kernel(Protocol):
+    """A compiled `Program`: runs steps in the backend's own memory."""
+
+    def run(
+        self,
+        x: Any,
+        states: list[Any],
+        refractory: Any,
+        scalars: Any,
+        arrays: Any,
+        periods: Any,
+        outputs: dict[str, Any],
+        constant_input: bool,
+        steps: int,
+        winners: tuple[int, int, int, int, int] | None,
+        threads: int,
+    ) -> None:
+        """Advance every neuron by `steps` steps, in place.
+
+        Parameters
+        ----------
+        x : (T, B, N) array, or (1, B, N) where `constant_input`
+        states : list of (B, N) arrays
+            In the order of `Program.states`; updated.
+        refractory : (B, N) int32 array
+            Refractory counters; updated.
+        scalars, arrays : (len(Program.scalars),) and (len(Program.arrays), N) arrays of the program's dtype
+        periods : (1,) or (N,) int32 array
+            Refractory period N.
+        outputs : dict of str to array
+            What to record: ``"spikes"`` (T, B, N) bool, a state or ``"u_pre"`` (T, B, N), ``"winners"`` (T, B, k, 3) int32.
+        constant_input : bool
+        steps : int
+            T.
+        winners : tuple of int, optional
+            (k, code of the scope, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
+        threads : int
+            The most threads that a CPU backend may use.
+        """
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """How to run programs somewhere."""
+
+    name: str
+    #: Kinds of generated text that `emit` knows.
+    emits: tuple[str, ...]
+
+    def unavailable(self) -> str | None:
+        """Return None when it can run here, else one sentence: why not, and what to do."""
+
+    def kernel(self, program: Program) -> Kernel:
+        """Return the compiled program, compiling it on first use."""
+
+    def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
+        """Return the generated text of a program: one of `emits`, for a device architecture where that matters."""
+
+    def place(self, x: Any) -> Any:
+        """Return a key of the memory where results for this input live, such as a device."""
+
+    def take(self, x: Any, dtype: str) -> Any:
+        """Return a user's array as a C-contiguous array of this backend, without a copy where possible."""
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Return a new array of this backend where results for the input `like` live."""
+
+    def upload(self, host: np.ndarray, like: Any) -> Any:
+        """Return a numpy array's copy where results for the input `like` live."""
+
+    def download(self, array: Any) -> np.ndarray:
+        """Return an array of this backend as a numpy array."""
+
+    def give(self, array: Any, like: Any) -> Any:
+        """Return an array of this backend in the kind of the user's input `like`, without a copy where possible."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the backends."""
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(_FOLDER) if not info.name.startswith("_")))
+
+
+def get(name: str) -> Backend:
+    """Return a backend by name, whether or not it can run here.
+
+    Raises
+    ------
+    KeyError
+        When there is no such backend.
+    """
+    if name not in names():
+        raise KeyError(f"unknown backend {name!r}{suggest(str(name), names())}: allowed are {listing((*names(), 'auto'))}")
+    return importlib.import_module(f"{__name__}.{name}").BACKEND
+
+
+def choose(backend: str | Backend) -> Backend:
+    """Return the backend asked for; ``"auto"`` is cuda where a GPU is usable, else cpu.
+
+    Raises
+    ------
+    KeyError
+        When there is no such backend.
+    RuntimeError
+        When a backend asked for by name cannot run here: what is missing, and what to install.
+    """
+    if not isinstance(backend, str):
+        if not isinstance(backend, Backend):
+            raise TypeError(f"backend is {backend!r}: give one of {listing((*names(), 'auto'))}, or a Backend")
+        return backend
+    if backend == "auto":
+        cuda = get("cuda")
+        return cuda if cuda.unavailable() is None else get("cpu")
+    chosen = get(backend)
+    why_not = chosen.unavailable()
+    if why_not is not None:
+        raise RuntimeError(f"backend {backend!r} cannot run here: {why_not}")
+    return chosen

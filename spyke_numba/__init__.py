@@ -1,0 +1,34 @@
+"""Spiking-neuron layers: written once as specifications, compiled for CPU, CUDA and torch, the same spikes on each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# in a checkout the sub-packages backends and cli lie beside this folder, not in it
+if not (Path(__file__).parent / "backends").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+from spyke_numba import backends, models
+from spyke_numba.inhibition import KWTA
+from spyke_numba.layer import Layer
+from spyke_numba.parameters import LogNormal, Normal, Uniform
+from spyke_numba.recording import Recording
+from spyke_numba.spec import Neuron, NeuronSpec, Param, Requirement, State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KWTA",
+    "Layer",
+    "LogNormal",
+    "Neuron",
+    "NeuronSpec",
+    "Normal",
+    "Param",
+    "Recording",
+    "Requirement",
+    "State",
+    "Uniform",
+    "backends",
+    "models",
+]

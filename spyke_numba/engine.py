@@ -1,0 +1,249 @@
+"""The order of a step, written once, as straight-line code that every backend wraps in its own loop.
+
+`Program` says what is to be compiled; `step_lines` gives the statements of one neuron's step.  The same text runs on
+scalars in a compiled loop, in a CUDA thread, and on whole tensors, over these names: ``i_in`` (input), ``s_u`` and
+``s_<state>`` (state, in and out), ``r`` (refractory counter, in and out), ``p_<constant>``, ``new_u`` (potential
+before the reset) and ``spiked``.  Every name of a model carries a prefix, so that a parameter called ``r`` or ``t``
+cannot capture a variable of the loop.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import operator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spyke_numba import elementary
+from spyke_numba.expressions import Function
+
+if TYPE_CHECKING:
+    from spyke_numba.spec import Neuron, NeuronSpec
+
+#: Changes whenever generated code changes its meaning, so that old cached modules are left alone.
+GENERATOR_VERSION = 1
+
+DTYPES = ("float32", "float64")
+REFRACTORY = "refractory_timesteps"
+
+_FOLD = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a backend compiles; equal programs share one compiled kernel, whatever the shape, batch, k or values.
+
+    Parameters
+    ----------
+    spec : NeuronSpec
+    dtype : {"float32", "float64"}
+    inhibition : bool
+        Whether winners are picked and inhibit sets; without, each neuron that spikes is refractory by itself.
+    floor : bool
+        Whether the potential is floored.
+    varying : frozenset of str
+        The constants that differ from neuron to neuron.
+    u_pre : bool
+        Whether the potential before the reset is recorded.
+    """
+
+    spec: NeuronSpec
+    dtype: str = "float32"
+    inhibition: bool = False
+    floor: bool = False
+    varying: frozenset[str] = field(default_factory=frozenset)
+    u_pre: bool = False
+
+    @classmethod
+    def of(cls, neuron: Neuron, *, dtype: str = "float32", inhibition: bool = False) -> Program:
+        """Return the program of a neuron in a layer where arrays and distributions vary and numbers do not."""
+        given = {name for name, value in neuron.given.items() if not isinstance(value, (float, type(None)))}
+        program = cls(neuron.spec, dtype, inhibition, neuron.has_floor)
+        return cls(neuron.spec, dtype, inhibition, neuron.has_floor, frozenset(given & set(program.constants)))
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of all state variables, the potential first."""
+        return ("u", *self.spec.states)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of the floating-point constants that the step reads, in order."""
+        used = {"threshold", "resting_potential", "v_reset"} | ({"floor"} if self.floor else set())
+        for function in self.spec.functions.values():
+            used.update(function.arguments)
+        known = {**self.spec.all_params, **self.spec.derived}
+        return tuple(name for name in known if name in used and name != REFRACTORY)
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Constants that are one number for the whole layer."""
+        return tuple(name for name in self.constants if name not in self.varying)
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Constants that have a value per neuron."""
+        return tuple(name for name in self.constants if name in self.varying)
+
+    @property
+    def label(self) -> str:
+        """A short name for files and messages."""
+        parts = [self.spec.name.lower(), self.dtype, "kwta" if self.inhibition else "free"]
+        return "_".join(parts + (["varying"] if self.varying else []))
+
+
+class Writer:
+    """Turns checked expressions into source text for one dtype.
+
+    Every numeric literal becomes a named constant of the layer's dtype, since ``0.5 * u`` would otherwise compute in
+    float64 in a compiled loop (but not in torch); whole powers become products, and products become calls of
+    `product` where a compiler would contract them with a sum.
+
+    Parameters
+    ----------
+    product : str, optional
+        Name of the function that multiplies without contraction; None writes ``*``.
+    """
+
+    def __init__(self, product: str | None = None):
+        self.product = product
+        self.constants: dict[str, str] = {}
+
+    def constant(self, value: float) -> str:
+        """Return the name of the constant with this value."""
+        return self.constants.setdefault(repr(float(value)), f"K{len(self.constants)}")
+
+    def text(self, expression: ast.expr, names: dict[str, str]) -> str:
+        """Return an expression's text with its names replaced."""
+        return ast.unparse(self._write(_folded(copy.deepcopy(expression)), names))
+
+    def _write(self, node: ast.expr, names: dict[str, str]) -> ast.expr:
+        match node:
+            case ast.Constant(value=value):
+                return ast.Name(self.constant(value))
+            case ast.Name(id=name):
+                return ast.Name(names[name])
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+                return self._write(operand, names)
+            case ast.UnaryOp(op=op, operand=operand):
+                return ast.UnaryOp(op, self._write(operand, names))
+            case ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=power)):
+                factor = self._write(base, names)
+                result = factor
+                for _ in range(power - 1):
+                    result = self._multiply(result, factor)
+                return result
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                return self._multiply(self._write(left, names), self._write(right, names))
+            case ast.BinOp(left=left, op=op, right=right):
+                return ast.BinOp(self._write(left, names), op, self._write(right, names))
+            case ast.Compare(left=left, ops=ops, comparators=[right]):
+                return ast.Compare(self._write(left, names), ops, [self._write(right, names)])
+            case ast.Call(func=function, args=arguments):
+                return ast.Call(function, [self._write(argument, names) for argument in arguments], [])
+        raise AssertionError(f"unchecked expression {ast.dump(node)}")
+
+    def _multiply(self, left: ast.expr, right: ast.expr) -> ast.expr:
+        if self.product is None:
+            return ast.BinOp(left, ast.Mult(), right)
+        return ast.Call(ast.Name(self.product), [left, right], [])
+
+    def inlined(self, function: Function, role: str, names: dict[str, str]) -> tuple[list[str], list[str]]:
+        """Return a function's assignments as lines, and its returned expressions.
+
+        `names` maps the arguments to the names of their values, which the lines never assign; the function's own
+        names get its role in the model as a prefix.
+        """
+        names = dict(names)
+        lines = []
+        for target, expression in function.assignments:
+            text = self.text(expression, names)
+            names[target] = f"{role}_{target}"
+            lines.append(f"{names[target]} = {text}")
+        return lines, [self.text(expression, names) for expression in function.returns]
+
+    def definition(self, function: Function, name: str) -> list[str]:
+        """Return a function as the lines of a ``def``."""
+        names = {argument: argument for argument in function.arguments}
+        body = []
+        for target, expression in function.assignments:
+            body.append(f"    {target} = {self.text(expression, names)}")
+            names[target] = target
+        body.append(f"    return {self.text(function.returns[0], names)}")
+        return [f"def {name}({', '.join(function.arguments)}):", *body]
+
+
+def _folded(node: ast.expr) -> ast.expr:
+    """Compute what is constant, in float64: ``1 / 3`` must not depend on a backend's own division of literals."""
+    for name, value in ast.iter_fields(node):
+        if isinstance(value, ast.expr):
+            setattr(node, name, _folded(value))
+        elif isinstance(value, list):
+            setattr(node, name, [_folded(item) if isinstance(item, ast.expr) else item for item in value])
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)):
+            return ast.Constant(-float(value))
+        case ast.BinOp(left=ast.Constant(value=left), op=op, right=ast.Constant(value=right)) if type(op) in _FOLD:
+            try:
+                return ast.Constant(float(_FOLD[type(op)](left, right)))
+            except ZeroDivisionError:
+                raise ValueError(f"the constant {left} / {right} is not a number: change the divisor") from None
+    return node
+
+
+def step_lines(program: Program, writer: Writer) -> list[str]:
+    """Return the statements of one step of one neuron, without the choice of winners.
+
+    The order is the contract: membrane, hold, floor, adaptation, spike, reset, count down.  After it, the backend picks
+    winners among the ``spiked`` by ``new_u`` and sets the counters of their inhibited sets; without inhibition the
+    last line has set the counter of each neuron that spiked.
+    """
+    spec = program.spec
+    names = {name: f"p_{name}" for name in (*program.constants,)}
+    names.update({name: f"s_{name}" for name in program.states})
+    names["I"] = "i_in"
+    lines, (membrane,) = writer.inlined(spec.functions["membrane"], "membrane", names)
+    lines += [
+        f"new_u = {membrane}",
+        "held = r > NO_STEPS",
+        "new_u = where(held, p_resting_potential, new_u)",
+    ]
+    if program.floor:
+        lines.append("new_u = where(new_u < p_floor, p_floor, new_u)")
+    names["u_new"] = "new_u"
+    adapted = [f"s_{state}" for state in spec.states]
+    if "adaptation" in spec.functions:
+        more, values = writer.inlined(spec.functions["adaptation"], "adaptation", names)
+        adapted = [f"new_{state}" for state in spec.states]
+        lines += more + [f"{name} = {value}" for name, value in zip(adapted, values, strict=True)]
+    lines.append("spiked = (new_u >= p_threshold) & (r == NO_STEPS)")
+    if "on_spike" in spec.functions:
+        after = {**names, **dict(zip(spec.states, adapted, strict=True))}
+        more, values = writer.inlined(spec.functions["on_spike"], "on_spike", after)
+        jumped = [f"jumped_{state}" for state in spec.states]
+        lines += more + [f"{name} = {value}" for name, value in zip(jumped, values, strict=True)]
+        resets = [f"where(spiked, {jump}, {now})" for jump, now in zip(jumped, adapted, strict=True)]
+    else:
+        resets = adapted
+    lines.append("s_u = where(spiked, p_v_reset, new_u)")
+    lines += [f"s_{state} = {value}" for state, value in zip(spec.states, resets, strict=True) if value != f"s_{state}"]
+    lines.append("r = where(held, r - ONE_STEP, r)")
+    if not program.inhibition:
+        lines.append(f"r = where(spiked, p_{REFRACTORY}, r)")
+    return lines
+
+
+def helper_lines(lines: list[str], dtype: str, writer: Writer, decorator: str | None) -> list[str]:
+    """Return the definitions of the elementary functions that these lines call, each before its callers."""
+    tree = ast.parse("\n".join(lines))
+    needed = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    available = elementary.functions(dtype)
+    for name in reversed(list(available)):
+        if name in needed:
+            needed |= available[name].calls()
+    result: list[str] = []
+    for name, function in available.items():
+        if name in needed:
+            result += ([decorator] if decorator else []) + writer.definition(function, name) + [""]
+    return result

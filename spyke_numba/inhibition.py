@@ -1,0 +1,54 @@
+"""k-winners-take-all inhibition."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Scope = Literal["feature", "location", "global"]
+
+#: The scopes, in the order of their codes in generated kernels.
+SCOPES: tuple[str, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True)
+class KWTA:
+    """k-winners-take-all: up to `k` neurons per sample and step win, and each holds its inhibited set at rest.
+
+    Of the neurons that spike, the one with the largest potential wins first (ties: the lowest flat index); its feature
+    map, and with a radius every neuron of all maps within that many rows and columns, is then out of this step's
+    competition.  The set that a winner inhibits for its refractory period is its feature map (``"feature"``), its
+    location in all maps (``"location"``) or the sample's whole layer (``"global"``).  Losers are reset, too, but
+    inhibit nothing.
+
+    Parameters
+    ----------
+    k : int
+        Winners per sample and step, at least 1.
+    scope : {"feature", "location", "global"}
+    radius : int
+        Rows and columns around a winner that cannot win in the same step, at least 0.
+
+    Examples
+    --------
+    >>> KWTA(k=5, radius=2)
+    KWTA(k=5, scope='feature', radius=2)
+    """
+
+    k: int = 1
+    scope: Scope = "feature"
+    radius: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("radius", 0)):
+            value = getattr(self, name)
+            try:
+                whole = operator.index(value)
+            except TypeError:
+                raise TypeError(f"{name} of KWTA is {value!r}: give a whole number of at least {least}") from None
+            if not least <= whole < 2**31:
+                raise ValueError(f"{name} of KWTA is {value}: it must be at least {least}")
+            object.__setattr__(self, name, whole)
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope of KWTA is {self.scope!r}: allowed are {', '.join(map(repr, SCOPES))}")

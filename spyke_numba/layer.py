@@ -1,0 +1,513 @@
+"""The layer: a neuron, its state, its inhibition, and one call to advance it on any backend."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spyke_numba import backends
+from spyke_numba.engine import DTYPES, REFRACTORY, Program
+from spyke_numba.expressions import listing, suggest
+from spyke_numba.inhibition import KWTA, SCOPES
+from spyke_numba.parameters import call_by_name, resolve
+from spyke_numba.recording import Recording
+from spyke_numba.spec import Neuron, NeuronSpec
+
+_UNSET: Any = object()
+#: Most bytes of input that `Layer.stream` hands to a kernel at once when it chooses the blocks.
+_BLOCK_BYTES = 32 * 2**20
+
+
+class Layer:
+    """A layer of spiking neurons with its state, advanced step by step or for a whole sequence in one compiled call.
+
+    Parameters
+    ----------
+    neuron : Neuron
+        Such as ``models.AdEx(threshold=10.0)``.
+    shape : tuple of int, optional
+        ``(F, H, W)``, or ``(N,)`` for a population (N maps of one neuron); taken from the first input if left out.
+    batch : int, optional
+        Samples B, each with its own state; taken from the first input if left out.
+    inhibition : KWTA, optional
+        Winners-take-all inhibition, one competition per sample; None: each neuron has its own refractory period.
+    backend : {"auto", "cpu", "cuda", "torch"} or Backend
+        ``"auto"`` is cuda where a GPU is usable, else cpu.  A backend asked for by name is that or an error.
+    dtype : {"float32", "float64"}
+    seed : int
+        Seed of parameters given as distributions.
+    initial : mapping of str to number or array, optional
+        Initial values of states that differ from the model's.
+    threads : int, optional
+        The most threads for the cpu backend; all of this process's processors unless given.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        One sentence, for a value that is not allowed.
+    RuntimeError
+        When the backend asked for cannot run here.
+
+    Notes
+    -----
+    An input that requires a gradient is accepted and its gradient is not tracked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spyke_numba import Layer, models
+    >>> layer = Layer(models.LIF_Simple(threshold=1.0), shape=(3,), backend="cpu")
+    >>> layer.run(np.full((4, 1, 3), 0.4), record=("spikes",)).spikes.any(axis=(1, 2)).tolist()
+    [False, False, True, False]
+    """
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        shape: Sequence[int] | None = None,
+        batch: int | None = None,
+        inhibition: KWTA | None = None,
+        backend: str | backends.Backend = "auto",
+        dtype: str = "float32",
+        seed: int = 0,
+        initial: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+    ):
+        if isinstance(neuron, NeuronSpec):
+            raise TypeError(f"{neuron.name} has no parameter values yet: call it, as in {neuron.name}(threshold=1.0)")
+        if not isinstance(neuron, Neuron):
+            raise TypeError(f"neuron is {neuron!r}: give a model with its parameters, such as models.LIF(threshold=1.0)")
+        self._neuron = neuron
+        self._inhibition = _checked_inhibition(inhibition)
+        self._dtype = _checked_dtype(dtype)
+        self._seed = _whole("seed", seed, 0)
+        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if threads is not None:
+            self._threads = _whole("threads", threads, 1)
+        self._initial = dict(initial or {})
+        for name in self._initial:
+            allowed = ("u", *neuron.spec.states)
+            if name not in allowed:
+                raise ValueError(f"initial names {name!r}{suggest(name, allowed)}: the states are {listing(allowed)}")
+        self._backend = backends.choose(backend)
+        self._shape: tuple[int, ...] | None = None
+        self._batch = None if batch is None else _whole("batch", batch, 1)
+        self._had_batch = batch is not None
+        self._values: dict[str, Any] = {}
+        self._states: list[Any] | None = None
+        self._refractory: Any = None
+        self._like: Any = None
+        self._place: Any = None
+        self._constants: Any = None
+        if shape is not None:
+            self._build(_checked_shape(shape))
+
+    # -- what it is
+
+    @property
+    def neuron(self) -> Neuron:
+        """The model and the parameters given."""
+        return self._neuron
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return self._backend.name
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample, ``(F, H, W)`` or ``(N,)``; None before the first input."""
+        return self._shape
+
+    @property
+    def batch(self) -> int | None:
+        """Samples; None before the first input if not given."""
+        return self._batch
+
+    @property
+    def dtype(self) -> str:
+        """Floating-point type of potentials, ``"float32"`` or ``"float64"``."""
+        return self._dtype
+
+    @property
+    def seed(self) -> int:
+        """Seed of parameters given as distributions."""
+        return self._seed
+
+    @property
+    def inhibition(self) -> KWTA | None:
+        """The inhibition of `step`, and of `run` unless told otherwise; may be set between calls."""
+        return self._inhibition
+
+    @inhibition.setter
+    def inhibition(self, inhibition: KWTA | None) -> None:
+        self._inhibition = _checked_inhibition(inhibition)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Every parameter's and derived constant's value, a float or an array of the layer's shape."""
+        self._need_shape("its parameters")
+        return types.MappingProxyType(self._values)
+
+    @property
+    def recordable(self) -> tuple[str, ...]:
+        """Names that `run` can record."""
+        return ("spikes", "u", *self._neuron.spec.states, "u_pre", "refractory", "winners")
+
+    def __repr__(self) -> str:
+        return (
+            f"Layer({self._neuron!r}, shape={self._shape}, batch={self._batch}, inhibition={self._inhibition}, "
+            f"backend={self.backend!r}, dtype={self._dtype!r}, seed={self._seed})"
+        )
+
+    def set(self, **parameters: Any) -> None:
+        """Change parameters from the next step on; the state stays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            One sentence; the layer then stays as it was.
+        """
+        neuron = Neuron(self._neuron.spec, {**self._neuron.given, **parameters})
+        if self._shape is not None:
+            values = resolve(neuron, self._shape, self._seed)
+            self._values = values
+        self._neuron = neuron
+        self._constants = None
+
+    # -- state
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """Copies of ``u``, the model's other states and the ``refractory`` counters, each ``(B, *shape)``.
+
+        In the kind of the last input (numpy before any); setting it replaces the state.
+        """
+        self._need_shape("a state")
+        if self._states is None:
+            self._start(self._like)
+        assert self._states is not None
+        names = ("u", *self._neuron.spec.states, "refractory")
+        full = (self._batch, *self._shape)  # type: ignore[misc]
+        copies = {}
+        for name, array in zip(names, (*self._states, self._refractory), strict=True):
+            host = np.array(self._backend.download(array)).reshape(full)
+            like = self._like
+            copies[name] = self._backend.give(self._backend.upload(host, like), like)
+        return types.MappingProxyType(copies)
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        self._need_shape("a state")
+        names = ("u", *self._neuron.spec.states, "refractory")
+        if set(state) != set(names):
+            raise ValueError(f"the state names {listing(state)}: it must name {listing(names)}")
+        hosts = []
+        batch = None
+        for name in names:
+            value = state[name]
+            host = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+            if host.ndim != len(self._shape) + 1 or host.shape[1:] != self._shape:  # type: ignore[arg-type]
+                raise ValueError(f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape})")
+            if batch not in (None, host.shape[0]):
+                raise ValueError(f"{name} of the state has {host.shape[0]} samples and another has {batch}: give as many")
+            batch = host.shape[0]
+            if name == "refractory":
+                if not np.array_equal(host, np.clip(host, 0, 2**31 - 1).astype(np.int32)):
+                    raise ValueError("refractory of the state must hold whole numbers of steps from 0")
+                hosts.append(host.reshape(batch, -1).astype(np.int32))
+            else:
+                hosts.append(host.reshape(batch, -1).astype(self._dtype))
+        self._batch = batch
+        *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
+        self._states = states
+
+    def reset(self, batch: int | None = None) -> None:
+        """Return every neuron to its initial state, for another number of samples if given."""
+        if batch is not None:
+            self._batch = _whole("batch", batch, 1)
+            self._had_batch = True
+        self._states = None
+
+    # -- running
+
+    def step(self, potentials: Any, record: Sequence[str] | None = None) -> Recording:
+        """Advance the layer by one step.
+
+        Parameters
+        ----------
+        potentials : array or tensor, (B, F, H, W) or (B, N)
+            Input of the step (post-synaptic potentials); without the batch axis where B is 1.
+        record : sequence of str, optional
+            What to return, of `recordable`; spikes, ``u``, the model's states and, with inhibition, winners unless given.
+
+        Returns
+        -------
+        Recording
+            ``.spikes`` (B, *shape) bool, ``.u`` after the reset, states by name, ``.winners`` (B, k, 3) int32.
+        """
+        if record is None:
+            record = ("spikes", "u", *self._neuron.spec.states) + (("winners",) if self._inhibition else ())
+        return self._advance(potentials, None, tuple(record), self._inhibition, single=True)
+
+    def run(
+        self,
+        potentials: Any,
+        record: Sequence[str] = ("spikes",),
+        *,
+        steps: int | None = None,
+        inhibition: KWTA | None = _UNSET,
+    ) -> Recording:
+        """Advance the layer by T steps in one compiled call; equal to T calls of `step`.
+
+        Parameters
+        ----------
+        potentials : array, tensor or iterable of blocks
+            (T, B, F, H, W) or (T, B, N), a memory map too; with `steps` one step's input, held constant.  An
+            iterable yields such blocks one after the other.
+        record : sequence of str
+            Of `recordable`: ``"spikes"``, ``"u"`` (after the reset), ``"u_pre"`` (before it), a state of the model,
+            ``"refractory"`` (counters after the step) and ``"winners"`` (feature, row, column; -1 where there is none).
+        steps : int, optional
+            T for a constant input.
+        inhibition : KWTA or None, optional
+            Instead of the layer's own for this call; None: each neuron has its own refractory period.
+
+        Returns
+        -------
+        Recording
+        """
+        chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        if steps is not None:
+            return self._advance(potentials, _whole("steps", steps, 1), tuple(record), chosen)
+        if _is_array(potentials):
+            return self._advance(potentials, None, tuple(record), chosen)
+        return Recording.joined(list(self.stream(potentials, record, inhibition=chosen)))
+
+    def stream(
+        self,
+        potentials: Any,
+        record: Sequence[str] = ("spikes",),
+        *,
+        block_steps: int | None = None,
+        inhibition: KWTA | None = _UNSET,
+    ) -> Iterator[Recording]:
+        """Advance the layer block by block and yield each block's recording, in memory that does not grow with T.
+
+        Parameters
+        ----------
+        potentials : array, memory map, or iterable of blocks (t, B, *shape)
+        record, inhibition
+            As for `run`.
+        block_steps : int, optional
+            Steps per block of an array; as many as fill 32 MiB unless given.
+        """
+        chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        blocks: Iterable[Any] = potentials
+        if _is_array(potentials):
+            per_step = max(1, math.prod(potentials.shape[1:]) * np.dtype(self._dtype).itemsize)
+            size = max(1, _BLOCK_BYTES // per_step) if block_steps is None else _whole("block_steps", block_steps, 1)
+            blocks = (potentials[t : t + size] for t in range(0, len(potentials), size))
+        elif not isinstance(potentials, Iterable):
+            raise TypeError(f"the input is {type(potentials).__name__}: give an array, a tensor or an iterable of blocks")
+        for block in blocks:
+            yield self._advance(block, None, tuple(record), chosen)
+
+    # -- inside
+
+    def _need_shape(self, what: str) -> None:
+        if self._shape is None:
+            raise RuntimeError(f"the layer has no shape yet, hence not {what}: give shape=, or run it once")
+
+    def _build(self, shape: tuple[int, ...]) -> None:
+        values = resolve(self._neuron, shape, self._seed)
+        for name, value in self._initial.items():
+            try:
+                finite = np.all(np.isfinite(np.broadcast_to(np.asarray(value, dtype=np.float64), shape)))
+            except (TypeError, ValueError):
+                raise ValueError(f"initial {name} is {value!r}: give numbers that broadcast to {shape}") from None
+            if not finite:
+                raise ValueError(f"initial {name} is not finite: give finite numbers")
+        self._values, self._shape = values, shape
+
+    def _start(self, like: Any) -> None:
+        """Make the initial state where results for the input `like` live."""
+        assert self._shape is not None
+        if self._batch is None:
+            self._batch = 1
+        spec = self._neuron.spec
+        values = dict(self._values)
+        initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
+        hosts = []
+        for name, default in (("u", initial_u), *((name, state.initial) for name, state in spec.states.items())):
+            value = self._initial.get(name, default)
+            values[name] = np.asarray(call_by_name(value, values) if callable(value) else value, dtype=np.float64)
+            full = np.broadcast_to(values[name], self._shape).reshape(-1)
+            hosts.append(np.tile(full.astype(self._dtype), (self._batch, 1)))
+        self._states = [self._backend.upload(host, like) for host in hosts]
+        self._refractory = self._backend.upload(np.zeros(hosts[0].shape, np.int32), like)
+        self._place = self._backend.place(like)
+
+    def _program(self, inhibition: bool, u_pre: bool) -> Program:
+        spec = self._neuron.spec
+        varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
+        program = Program(spec, self._dtype, inhibition, self._neuron.has_floor, frozenset(), u_pre)
+        used = {*program.constants, REFRACTORY}
+        return Program(spec, self._dtype, inhibition, self._neuron.has_floor, frozenset(varying & used), u_pre)
+
+    def _bind(self, like: Any) -> None:
+        """Put constants and state where results for the input `like` live."""
+        place = self._backend.place(like)
+        if self._states is not None and place != self._place:
+            *states, self._refractory = (
+                self._backend.upload(self._backend.download(array), like) for array in (*self._states, self._refractory)
+            )
+            self._states = states
+        if self._states is None:
+            self._start(like)
+        if self._constants is None or place != self._place:
+            program = self._program(False, False)
+            size = math.prod(self._shape)  # type: ignore[arg-type]
+            scalars = np.array([self._values[name] for name in program.scalars], dtype=self._dtype)
+            arrays = np.empty((len(program.arrays), size), dtype=self._dtype)
+            for row, name in zip(arrays, program.arrays, strict=True):
+                row[:] = self._values[name].reshape(-1)
+            periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
+            self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
+            self._kernels: dict[tuple[bool, bool], Any] = {}
+        self._place = place
+
+    def _kernel(self, inhibition: bool, u_pre: bool) -> Any:
+        key = (inhibition, u_pre)
+        if key not in self._kernels:
+            self._kernels[key] = self._backend.kernel(self._program(*key))
+        return self._kernels[key]
+
+    def _advance(
+        self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool = False
+    ) -> Recording:
+        # everything that can be refused is refused before the state is touched
+        for name in record:
+            if name not in self.recordable:
+                raise ValueError(f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}")
+        if "winners" in record and inhibition is None:
+            raise ValueError("record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out")
+        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+        _check_numbers(x)
+        one_step = single or steps is not None
+        shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
+        T = steps if steps is not None else 1 if single else int(x.shape[0])
+        if self._shape is None:
+            self._build(shape)
+        if self._batch is None:
+            self._batch = batch
+        F, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
+        native = self._backend.take(x, self._dtype)
+        self._bind(x)
+        self._like = x
+        outputs = {}
+        tail = (batch, *shape)
+        for name in record:
+            if name == "winners":
+                outputs[name] = self._backend.empty((T, batch, inhibition.k, 3), "int32", x)  # type: ignore[union-attr]
+            else:
+                kind = {"spikes": "bool", "refractory": "int32"}.get(name, self._dtype)
+                outputs[name] = self._backend.empty((T, *tail), kind, x)
+        kernel = self._kernel(inhibition is not None, "u_pre" in record)
+        winners = None
+        if inhibition is not None:
+            winners = (inhibition.k, SCOPES.index(inhibition.scope), inhibition.radius, H, W)
+        if T:
+            kernel.run(
+                native, self._states, self._refractory, *self._constants, outputs, one_step, T, winners, self._threads
+            )
+        given = {}
+        for name, array in outputs.items():
+            result = self._backend.give(array, x)
+            if not has_batch:
+                result = result[:, 0]
+            given[name] = result[0] if single else result
+        return Recording(given)
+
+    def _fit(self, given: tuple[int, ...], one_step: bool) -> tuple[tuple[int, ...], int, bool]:
+        """Return shape and batch for an input's shape, and whether it has the batch axis."""
+        per_step = given if one_step else given[1:]
+        time = "" if one_step else "T, "
+        if self._shape is not None:
+            rank = len(self._shape)
+            if per_step[-rank:] == self._shape and len(per_step) in (rank, rank + 1) and (one_step or given):
+                has_batch = len(per_step) == rank + 1
+                batch = per_step[0] if has_batch else 1
+                if batch > 0 and self._batch in (None, batch):
+                    return self._shape, batch, has_batch
+            wanted = f"({time}{self._batch or 'B'}, {', '.join(map(str, self._shape))})"
+            hint = ": reset(batch=...) changes the number of samples" if len(per_step) == rank + 1 else ""
+            raise ValueError(f"the input has the shape {given}, but the layer takes {wanted}{hint}")
+        if len(per_step) not in (1, 2, 3, 4) or (not one_step and not given) or 0 in per_step:
+            raise ValueError(
+                f"the input has the shape {given}: give ({time}B, F, H, W) or ({time}B, N), "
+                "or the same without B for one sample"
+            )
+        has_batch = len(per_step) in (2, 4)
+        batch = per_step[0] if has_batch else 1
+        if self._batch not in (None, batch):
+            raise ValueError(f"the input has {batch} sample(s), but the layer has {self._batch}: give ({time}{self._batch}, ...)")
+        return _checked_shape(per_step[1:] if has_batch else per_step), batch, has_batch
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "__array__") or hasattr(x, "__cuda_array_interface__") or isinstance(x, (list, tuple, int, float))
+
+
+def _as_array(x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"the input is {type(x).__name__}: give an array or a tensor of numbers") from None
+
+
+def _check_numbers(x: Any) -> None:
+    kind = str(x.dtype).removeprefix("torch.")
+    if kind.startswith(("complex", "object", "str", "<U", "|S", "datetime", "timedelta")):
+        raise TypeError(f"the input holds {kind}: give real numbers or booleans")
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}: give a whole number of at least {least}") from None
+    if whole < least:
+        raise ValueError(f"{name} is {value}: it must be at least {least}")
+    return whole
+
+
+def _checked_dtype(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            pass
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}: allowed are {' and '.join(map(repr, DTYPES))}")
+    return name
+
+
+def _checked_inhibition(inhibition: Any) -> KWTA | None:
+    if inhibition is not None and not isinstance(inhibition, KWTA):
+        raise TypeError(f"inhibition is {inhibition!r}: give KWTA(k=...) or None")
+    return inhibition
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if len(sizes) not in (1, 3):
+        raise ValueError(f"shape is {sizes}: give (F, H, W), or (N,) for a population")
+    return tuple(_whole("a size in shape", size, 1) for size in sizes)

@@ -1,0 +1,53 @@
+"""The adaptive exponential integrate-and-fire neuron."""
+
+from __future__ import annotations
+
+from spyke_numba.models.exponential import DELTA_T, THETA_RH
+from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
+from spyke_numba.ops import exp
+from spyke_numba.spec import NeuronSpec, Param, State
+
+
+def _membrane(u, I, w, resting_potential, delta_t, theta_rh, leak, gain):
+    upswing = delta_t * exp((u - theta_rh) / delta_t)
+    return u + ((resting_potential - u + upswing) * leak + (I - w) * gain)
+
+
+def _adaptation(u_new, w, resting_potential, a, w_leak):
+    return w + (a * (u_new - resting_potential) - w) * w_leak
+
+
+def _on_spike(w, b):
+    return w + b
+
+
+AdEx = NeuronSpec(
+    name="AdEx",
+    summary="Adaptive exponential integrate-and-fire neuron, stepped by Euler's method; never below rest.",
+    equations=(
+        "u' = u + ts / tau_rc (rest - u + delta_t exp((u - theta_rh) / delta_t) + R (I - w)),  R = tau_rc / C",
+        "u' >= rest",
+        "w' = w + (a (u' - rest) - w) ts / tau_w",
+        "at a spike: u = v_reset, w = w' + b",
+    ),
+    source="Brette & Gerstner 2005, doi:10.1152/jn.00686.2005",
+    params={
+        "tau_rc": TAU_RC,
+        "C": CAPACITANCE,
+        "delta_t": DELTA_T,
+        "theta_rh": THETA_RH,
+        "a": Param(0.6, "uS", "subthreshold adaptation"),
+        "b": Param(0.7, "nA", "jump of the adaptation at a spike"),
+        "tau_w": Param(1.0, "s", "time constant of the adaptation", above=0.0),
+    },
+    states={"w": State(0.0, "adaptation current")},
+    derived={
+        "leak": lambda ts, tau_rc: ts / tau_rc,
+        "gain": lambda ts, C: ts / C,
+        "w_leak": lambda ts, tau_w: ts / tau_w,
+    },
+    defaults={"floor": lambda resting_potential: resting_potential},
+    membrane=_membrane,
+    adaptation=_adaptation,
+    on_spike=_on_spike,
+)

@@ -1,0 +1,82 @@
+"""The perfect and the leaky integrate-and-fire neurons, in the forms that differ in how they integrate a step."""
+
+from __future__ import annotations
+
+from spyke_numba.ops import exp
+from spyke_numba.spec import NeuronSpec, Param, Requirement
+
+CAPACITANCE = Param(0.281, "nF", "membrane capacitance C", above=0.0)
+TAU_RC = Param(0.02, "s", "membrane time constant", above=0.0)
+LONG_TAU = Requirement(
+    lambda tau_rc, ts: tau_rc > 3 * ts, "tau_rc must be above 3 ts for this step to stay accurate: use a smaller ts"
+)
+
+
+def _gain(ts, C):
+    return ts / C
+
+
+def _leak(ts, tau_rc):
+    return ts / tau_rc
+
+
+def _decay_over_step(ts, tau_rc):
+    return 1 - ts / tau_rc
+
+
+def _perfect(u, I, gain):
+    return u + I * gain
+
+
+def _exact_decay(u, I, resting_potential, decay, gain):
+    return resting_potential + (u - resting_potential) * decay + I * gain
+
+
+def _euler(u, I, resting_potential, leak, gain):
+    return u + (resting_potential - u) * leak + I * gain
+
+
+def _decay_and_add(u, I, resting_potential, decay):
+    return resting_potential + (u - resting_potential) * decay + I
+
+
+IF = NeuronSpec(
+    name="IF",
+    summary="Perfect integrate-and-fire neuron: charge adds up and never leaks.",
+    equations=("u' = u + I ts / C",),
+    source="Lapicque 1907; Gerstner et al., Neuronal Dynamics, 2014, doi:10.1017/CBO9781107447615",
+    params={"C": CAPACITANCE},
+    derived={"gain": _gain},
+    membrane=_perfect,
+)
+
+LIF = NeuronSpec(
+    name="LIF",
+    summary="Leaky integrate-and-fire neuron with the exact exponential decay of the leak over a step.",
+    equations=("u' = rest + (u - rest) exp(-ts / tau_rc) + I ts / C",),
+    source="Gerstner et al., Neuronal Dynamics, 2014, section 1.3, doi:10.1017/CBO9781107447615",
+    params={"tau_rc": TAU_RC, "C": CAPACITANCE},
+    derived={"decay": lambda ts, tau_rc: exp(-ts / tau_rc), "gain": _gain},
+    membrane=_exact_decay,
+)
+
+LIF_ode = NeuronSpec(
+    name="LIF_ode",
+    summary="Leaky integrate-and-fire neuron, its differential equation stepped by Euler's method.",
+    equations=("u' = u + (rest - u) ts / tau_rc + I ts / C",),
+    source="Gerstner et al., Neuronal Dynamics, 2014, section 1.3, doi:10.1017/CBO9781107447615",
+    params={"tau_rc": TAU_RC, "C": CAPACITANCE},
+    derived={"leak": _leak, "gain": _gain},
+    membrane=_euler,
+)
+
+LIF_Simple = NeuronSpec(
+    name="LIF_Simple",
+    summary="Leaky integrate-and-fire neuron whose input is added to the potential as it is, as in machine learning.",
+    equations=("u' = rest + (u - rest) (1 - ts / tau_rc) + I",),
+    source="Gerstner et al., Neuronal Dynamics, 2014, section 1.3, doi:10.1017/CBO9781107447615",
+    params={"tau_rc": TAU_RC},
+    derived={"decay": _decay_over_step},
+    membrane=_decay_and_add,
+    requires=(LONG_TAU,),
+)

@@ -1,0 +1,49 @@
+"""Izhikevich's simple model."""
+
+from __future__ import annotations
+
+from spyke_numba.ops import where
+from spyke_numba.spec import NeuronSpec, Param, State
+
+
+def _membrane(u, I, w, h, c2, c1, c0):
+    return u + h * (c2 * u * u + c1 * u + c0 + I - w)
+
+
+def _adaptation(u, u_new, w, h, a, b, w_offset, w_from_new):
+    potential = where(w_from_new > 0, u_new, u)
+    return w + h * (a * (b * (potential + w_offset) - w))
+
+
+def _on_spike(w, d):
+    return w + d
+
+
+Izhikevich = NeuronSpec(
+    name="Izhikevich",
+    summary="Izhikevich's simple model: a quadratic potential and a linear recovery variable, time in ms.",
+    equations=(
+        "u' = u + h (c2 u^2 + c1 u + c0 + I - w),  h = ts in ms",
+        "w' = w + h a (b (u' + w_offset) - w)",
+        "at a spike: u = v_reset (c unless given), w = w' + d",
+    ),
+    source="Izhikevich 2003, doi:10.1109/TNN.2003.820440; 2004, doi:10.1109/TNN.2004.832719",
+    params={
+        "a": Param(0.02, "1/ms", "rate of the recovery"),
+        "b": Param(0.2, "", "sensitivity of the recovery to the potential"),
+        "c": Param(0.0, "mV", "potential after a spike and at the start"),
+        "d": Param(8.0, "", "jump of the recovery at a spike"),
+        "c2": Param(0.04, "1/mV", "quadratic coefficient of the potential"),
+        "c1": Param(5.0, "", "linear coefficient of the potential"),
+        "c0": Param(140.0, "mV", "constant of the potential"),
+        "w_offset": Param(0.0, "mV", "offset of the potential in the recovery"),
+        "w_from_new": Param(1.0, "", "1: the recovery follows the new potential; 0: the one before the step"),
+    },
+    states={"w": State(lambda u, b: b * u, "recovery variable")},
+    derived={"h": lambda ts: 1000.0 * ts},
+    defaults={"v_reset": lambda c: c},
+    initial_u=lambda c: c,
+    membrane=_membrane,
+    adaptation=_adaptation,
+    on_spike=_on_spike,
+)

@@ -1,0 +1,189 @@
+"""Parameter values: numbers, arrays, or distributions, resolved to a layer's shape."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from spyke_numba.spec import Neuron, Param
+
+Per = Literal["neuron", "feature"]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A random parameter value, drawn once from the layer's seed; use `Uniform`, `Normal` or `LogNormal`."""
+
+    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        raise NotImplementedError
+
+    def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Return float64 values that broadcast to `shape`: one per neuron, or one per feature map (axis 0)."""
+        per = self.per  # type: ignore[attr-defined]
+        return self._draw(generator, shape if per == "neuron" else (shape[0],) + (1,) * (len(shape) - 1))
+
+    def _check(self, ordered: bool, sentence: str) -> None:
+        values = [v for k, v in vars(self).items() if k != "per"]
+        if self.per not in ("neuron", "feature"):  # type: ignore[attr-defined]
+            raise ValueError(f"per is {self.per!r}: allowed are 'neuron' and 'feature'")  # type: ignore[attr-defined]
+        if not (all(isinstance(v, (int, float)) and np.isfinite(v) for v in values) and ordered):
+            raise ValueError(f"{self!r} is no distribution: {sentence}")
+
+
+@dataclass(frozen=True)
+class Uniform(Distribution):
+    """Uniform on [low, high), per ``"neuron"`` or per ``"feature"`` map.
+
+    >>> Uniform(0.01, 0.03).draw(np.random.default_rng(0), (2, 1, 1)).shape
+    (2, 1, 1)
+    """
+
+    low: float
+    high: float
+    per: Per = "neuron"
+
+    def __post_init__(self) -> None:
+        self._check(self.low <= self.high, "give two finite numbers, the lower first")
+
+    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.uniform(self.low, self.high, shape)
+
+
+@dataclass(frozen=True)
+class Normal(Distribution):
+    """Normal with a mean and a standard deviation, per ``"neuron"`` or per ``"feature"`` map."""
+
+    mean: float
+    sd: float
+    per: Per = "neuron"
+
+    def __post_init__(self) -> None:
+        self._check(self.sd >= 0, "give a finite mean and a standard deviation of at least 0")
+
+    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.normal(self.mean, self.sd, shape)
+
+
+@dataclass(frozen=True)
+class LogNormal(Distribution):
+    """exp(X) with X normal of mean `mu` and standard deviation `sigma` (so the median is exp(mu))."""
+
+    mu: float
+    sigma: float
+    per: Per = "neuron"
+
+    def __post_init__(self) -> None:
+        self._check(self.sigma >= 0, "give a finite mu and a sigma of at least 0")
+
+    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.lognormal(self.mu, self.sigma, shape)
+
+
+def check_values(model: str, name: str, parameter: Param, value: Any) -> None:
+    """Raise a ValueError when any of a parameter's values is not finite or out of its bounds."""
+    values = np.asarray(value, dtype=np.float64)
+
+    def refuse(bad: np.ndarray, allowed: str) -> None:
+        if bad.any():
+            number = values[bad][0] if values.ndim else values[()]
+            count = f" in {int(bad.sum())} place(s)" if values.ndim else ""
+            raise ValueError(f"{name} of {model} is {number:g}{count}: {allowed}")
+
+    refuse(~np.isfinite(values), "give finite numbers")
+    if parameter.above is not None:
+        refuse(values <= parameter.above, f"it must be above {parameter.above:g}")
+    if parameter.at_least is not None:
+        refuse(values < parameter.at_least, f"it must be at least {parameter.at_least:g}")
+    if parameter.whole:
+        refuse(values != np.floor(values), "it must be a whole number")
+        refuse(values > np.iinfo(np.int32).max, f"it must be at most {np.iinfo(np.int32).max}")
+
+
+def call_by_name(rule: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Call `rule` with the values that its argument names name."""
+    return rule(*(values[name] for name in inspect.signature(rule).parameters))
+
+
+def _needs(rule: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(rule).parameters)
+
+
+def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """Return every parameter and derived constant of a layer as a float or a float64 array of `shape`.
+
+    Parameters
+    ----------
+    neuron : Neuron
+    shape : tuple of int
+        The layer's shape, ``(N,)`` or ``(F, H, W)``.
+    seed : int
+        Seed of the distributions; each parameter has a stream of its own, so that adding one leaves the others.
+
+    Raises
+    ------
+    ValueError
+        One sentence for a value that is out of bounds or does not broadcast to `shape`.
+    """
+    spec = neuron.spec
+    parameters = spec.all_params
+    values: dict[str, Any] = {}
+    waiting: dict[str, Callable[..., Any]] = {}
+    for name, parameter in parameters.items():
+        value = neuron.given.get(name, parameter.default)
+        if name in neuron.given and value is None and not parameter.optional:
+            value = parameter.default
+        if isinstance(value, Distribution):
+            values[name] = value.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape)
+        elif callable(value):
+            waiting[name] = value
+        else:
+            values[name] = value
+    while waiting:
+        ready = [name for name, rule in waiting.items() if _needs(rule) <= values.keys()]
+        if not ready:
+            raise ValueError(f"the defaults of {spec.name} wait for each other: give {' or '.join(sorted(waiting))}")
+        for name in ready:
+            values[name] = call_by_name(waiting.pop(name), values)
+    for name, parameter in parameters.items():
+        if values[name] is not None:
+            values[name] = _shaped(spec.name, name, values[name], shape)
+            check_values(spec.name, name, parameter, values[name])
+    if np.any(values["threshold"] <= values["resting_potential"]):
+        raise ValueError(
+            f"threshold {_show(values['threshold'])} of {spec.name} is not above resting_potential "
+            f"{_show(values['resting_potential'])}: raise the threshold or lower the resting potential"
+        )
+    for requirement in spec.requires:
+        if not np.all(call_by_name(requirement.holds, values)):
+            shown = ", ".join(f"{name} = {_show(values[name])}" for name in sorted(_needs(requirement.holds)))
+            raise ValueError(f"{shown} of {spec.name}: {requirement.message}")
+    with np.errstate(all="ignore"):
+        for name, rule in spec.derived.items():
+            values[name] = _shaped(spec.name, name, call_by_name(rule, values), shape)
+            if not np.all(np.isfinite(values[name])):
+                raise ValueError(
+                    f"{name} of {spec.name} is not finite: check {', '.join(sorted(_needs(rule)))}, from which it is computed"
+                )
+    return values
+
+
+def _show(value: Any) -> str:
+    array = np.asarray(value)
+    return f"{array:g}" if array.ndim == 0 else f"{array.min():g}..{array.max():g}"
+
+
+def _shaped(model: str, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 0:
+        return float(array)
+    try:
+        return np.ascontiguousarray(np.broadcast_to(array, shape))
+    except ValueError:
+        raise ValueError(
+            f"{name} of {model} has the shape {array.shape}: give a number or an array that broadcasts to the layer's {shape}"
+        ) from None

@@ -1,0 +1,68 @@
+"""What a run recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Recording(Mapping[str, Any]):
+    """The arrays that a run or a step recorded, by name: ``recording.spikes`` or ``recording["spikes"]``.
+
+    Attributes
+    ----------
+    spikes : (T, B, *shape) bool
+    u, u_pre and the model's states : (T, B, *shape)
+    refractory : (T, B, *shape) int32
+    winners : (T, B, k, 3) int32
+        Feature, row and column in the order in which they were picked, -1 where there is none.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]):
+        self._arrays = dict(arrays)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was recorded."""
+        return tuple(self._arrays)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._arrays[name]
+        except KeyError:
+            recorded = ", ".join(self._arrays) or "nothing"
+            raise AttributeError(f"{name!r} was not recorded: recorded are {recorded}; name it in record=") from None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in self._arrays.items())
+        return f"Recording({shapes})"
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Recording]) -> Recording:
+        """Return the recording of blocks that follow each other in time."""
+        if not blocks:
+            raise ValueError("the input has no blocks: give at least one")
+        if len(blocks) == 1:
+            return blocks[0]
+
+        def join(arrays: list[Any]) -> Any:
+            if hasattr(arrays[0], "detach"):
+                import torch
+
+                return torch.cat(arrays)
+            return np.concatenate(arrays)
+
+        return cls({name: join([block[name] for block in blocks]) for name in blocks[0].names})
