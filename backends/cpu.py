@@ -457,9 +457,14 @@ class CpuBackend:
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the module's text, or its LLVM or assembly for this processor."""
+        text = source(program)
         if kind == "source":
-            return source(program)
-        raise NotImplementedError
+            return text
+        # compiled afresh: numba keeps neither in its cache
+        namespace: dict[str, Any] = {"__name__": f"emitted_{program.label}"}
+        exec(compile(text.replace("cache=True, ", ""), f"<{program.label}>", "exec"), namespace)
+        run = namespace["run"]
+        return next(iter((run.inspect_llvm() if kind == "llvm" else run.inspect_asm()).values()))
 
     def place(self, x: Any) -> Any:
         """Return the one place: the host."""
@@ -468,7 +473,9 @@ class CpuBackend:
     def take(self, x: Any, dtype: str) -> np.ndarray:
         """Return a numpy array or a tensor as a contiguous numpy array."""
         if hasattr(x, "detach"):
-            x = x.detach().cpu().numpy()
+            import torch
+
+            x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
         return np.ascontiguousarray(x, dtype=dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:

@@ -476,7 +476,9 @@ class CudaBackend:
 
             return x.detach().to(getattr(torch, dtype)).contiguous()
         if _is_tensor(x):
-            x = x.detach().numpy()
+            import torch
+
+            x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
         return self._device.upload(np.ascontiguousarray(x, dtype=dtype))
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:

@@ -1,0 +1,516 @@
+"""SpykeTorch-Extended's ``neurons`` module, on compiled layers: change the import, keep the network.
+
+Each class is a specification, a `spyke_numba.Layer` and the translation of a call.  What deviates from the native
+models in `spyke_numba.models` is written here as a specification of its own; ``docs/spyketorch.md`` lists it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+try:
+    import torch
+except ImportError:
+    raise ImportError("spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'") from None
+
+from spyke_numba import models
+from spyke_numba.inhibition import KWTA, Scope
+from spyke_numba.layer import Layer
+from spyke_numba.models.exponential import DELTA_T, THETA_RH
+from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
+from spyke_numba.ops import exp, minimum, where
+from spyke_numba.parameters import Uniform
+from spyke_numba.recording import Recording
+from spyke_numba.spec import NeuronSpec, Param, State
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "IF",
+    "LIF",
+    "QIF",
+    "EIF",
+    "AdEx",
+    "EIF_Simple",
+    "HeterogeneousNeuron",
+    "Izhikevich",
+    "LIF_Simple",
+    "LIF_ode",
+    "Neuron",
+    "UniformEIF",
+    "UniformLIF",
+    "UniformQIF",
+]
+
+
+# -- the specifications that deviate from the native ones
+
+
+def _lif_membrane(I, u_inj, t_inj, resting_potential, tau_rc, gain):
+    return resting_potential + (u_inj - resting_potential) * minimum(exp(-t_inj / tau_rc), 1.0) + I * gain
+
+
+def _lif_bookkeeping(u_new, I, u_inj, t_inj, ts, gain):
+    excited = I * gain > 0
+    return where(excited, u_new, u_inj), where(excited, ts, t_inj + ts)
+
+
+_LIF = NeuronSpec(
+    name="DropInLIF",
+    summary="LIF that decays from its last excited potential: a spike does not reset it, inhibition lasts one step.",
+    equations=(
+        "u' = rest + (u_inj - rest) min(exp(-t_inj / tau_rc), 1) + I ts / C",
+        "where I ts / C > 0: u_inj = u', t_inj = ts; elsewhere t_inj = t_inj + ts",
+    ),
+    params={"tau_rc": TAU_RC, "C": CAPACITANCE},
+    states={
+        "u_inj": State(lambda resting_potential: resting_potential, "potential at the last excitation"),
+        "t_inj": State(0.0, "time since the last excitation"),
+    },
+    derived={"gain": lambda ts, C: ts / C},
+    membrane=_lif_membrane,
+    adaptation=_lif_bookkeeping,
+)
+
+
+def _lif_simple(u, I, decay):
+    return u * decay + I
+
+
+_LIF_SIMPLE = NeuronSpec(
+    name="DropInLIF_Simple",
+    summary="LIF_Simple that decays to 0, whatever the resting potential.",
+    equations=("u' = u (1 - ts / tau_rc) + I",),
+    params={"tau_rc": TAU_RC},
+    derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
+    membrane=_lif_simple,
+    requires=(LONG_TAU,),
+)
+
+
+def _eif_simple(u, I, delta_t, theta_rh, decay):
+    return u * decay + delta_t * exp((u - theta_rh) / delta_t) + I
+
+
+_EIF_SIMPLE = NeuronSpec(
+    name="DropInEIF_Simple",
+    summary="EIF_Simple that decays to 0, whatever the resting potential.",
+    equations=("u' = u (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
+    params={"tau_rc": TAU_RC, "delta_t": DELTA_T, "theta_rh": THETA_RH},
+    derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
+    membrane=_eif_simple,
+    requires=(LONG_TAU,),
+)
+
+
+def _izhikevich_membrane(u, I, w):
+    return u + (0.04 * u**2 + 5 * u + 140 + I - w)
+
+
+def _izhikevich_adaptation(u_new, w, a, b):
+    return w + a * (b * u_new - w)
+
+
+def _izhikevich_jump(w, d):
+    return w + d
+
+
+_IZHIKEVICH = NeuronSpec(
+    name="DropInIzhikevich",
+    summary="Izhikevich's model with a step of 1 ms whatever ts is; starts at 0 and never uses c.",
+    equations=("u' = u + 0.04 u^2 + 5 u + 140 + I - w", "w' = w + a (b u' - w)", "at a spike: w = w' + d"),
+    params={"a": Param(0.02), "b": Param(0.2), "c": Param(0.0), "d": Param(8.0)},
+    states={"w": State(0.0, "recovery variable")},
+    defaults={"v_reset": 0.0},
+    initial_u=0.0,
+    membrane=_izhikevich_membrane,
+    adaptation=_izhikevich_adaptation,
+    on_spike=_izhikevich_jump,
+)
+
+_COMMON = {"tau_rc": 0.02, "ts": 0.001, "C": 0.281, "resting_potential": 0.0, "v_reset": None, "refractory_timesteps": 2}
+
+
+class Neuron:
+    """What all neurons share; use one of its subclasses.
+
+    Parameters
+    ----------
+    threshold : float
+    per_neuron_thresh (or per_neuron_threshold) : tensor (1, F, H, W), optional
+        A threshold for each neuron, instead of `threshold`.
+    tau_rc, ts, C, resting_potential, v_reset, refractory_timesteps : float
+        0.02 s, 0.001 s, 0.281, 0, the resting potential, 2 unless given.
+    refractoriness : bool
+        Without, no set is held after a win.
+    inhibition_mode : {"feature", "location", "global"}
+        ``"global"`` for AdEx and Izhikevich unless given; may be set between calls.
+    inhibition_radius : int
+        Rows and columns around a winner that cannot win in the same step.
+    backend : {"auto", "cpu", "cuda", "torch"}
+    dtype : {"float32", "float64"} or torch.dtype, optional
+        The first input's unless given.
+    seed : int
+        Seed of what is drawn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One sentence, for a name or a value that is not allowed.
+    """
+
+    #: The specification, the potential that `__call__` returns, and which difference it calls dudt.
+    spec: NeuronSpec
+    default_inhibition_mode: Scope = "feature"
+    unit_spikes = False
+    dudt_after_reset = False
+    state_before_reset = False
+    counts_time_since_spike = False
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        *,
+        per_neuron_thresh: Any = None,
+        per_neuron_threshold: Any = None,
+        refractoriness: bool = True,
+        inhibition_mode: Scope | None = None,
+        inhibition_radius: int = 0,
+        backend: str = "auto",
+        dtype: Any = None,
+        seed: int = 0,
+        **params: Any,
+    ):
+        if not hasattr(self, "spec"):
+            raise TypeError("Neuron is what the neurons share: use LIF, AdEx or another of its subclasses")
+        map_given = per_neuron_thresh if per_neuron_thresh is not None else per_neuron_threshold
+        if threshold is None and map_given is None:
+            raise TypeError(f"{type(self).__name__} needs a threshold: give threshold= or per_neuron_thresh=")
+        self._threshold, self._per_neuron_thresh = threshold, map_given
+        self.refractoriness = refractoriness
+        self._given = {**_COMMON, **params}
+        self._settings: dict[str, Any] = {"backend": backend, "seed": seed}
+        self._dtype = dtype
+        self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
+        self._layer: Layer | None = None
+        self._thresholded: torch.Tensor | None = None
+        self._time_since_spike: torch.Tensor | None = None
+        self._neuron()
+
+    def _neuron(self) -> Any:
+        """The specification with the parameters as they are now."""
+        own = self.spec.all_params
+        # tau_rc and C are taken by every class, also by those whose equation has no use for them
+        given = {name: value for name, value in self._given.items() if name in own or name not in _COMMON}
+        if not self.refractoriness:
+            given["refractory_timesteps"] = 0
+        given = {name: value for name, value in given.items() if value is not None}
+        threshold = self._per_neuron_thresh if self._per_neuron_thresh is not None else self._threshold
+        if getattr(threshold, "ndim", 0) == 4:
+            threshold = threshold[0]
+        return self.spec(threshold=threshold, **given)
+
+    # -- attributes
+
+    def __getattr__(self, name: str) -> Any:
+        given = self.__dict__.get("_given", {})
+        if name not in given and not (not name.startswith("_") and name in self.spec.params):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name == "v_reset" and given[name] is None:
+            return 0.0 if self.spec is _IZHIKEVICH else given["resting_potential"]
+        layer = self.__dict__.get("_layer")
+        if layer is not None and layer.shape is not None and name in layer.parameters:
+            value = layer.parameters[name]
+            return value if isinstance(value, float) else torch.as_tensor(value)
+        return given.get(name, None if name not in self.spec.params else self.spec.params[name].default)
+
+    @property
+    def threshold(self) -> Any:
+        """The threshold; may be set, and holds from the next step on."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: Any) -> None:
+        self._change("_threshold", threshold)
+
+    @property
+    def per_neuron_thresh(self) -> Any:
+        """The threshold of each neuron, or None; may be set, and holds from the next step on."""
+        return self._per_neuron_thresh
+
+    @per_neuron_thresh.setter
+    def per_neuron_thresh(self, per_neuron_thresh: Any) -> None:
+        self._change("_per_neuron_thresh", per_neuron_thresh)
+
+    per_neuron_threshold = per_neuron_thresh
+
+    def _change(self, attribute: str, value: Any) -> None:
+        before = getattr(self, attribute)
+        if value is None and (self._threshold if attribute != "_threshold" else self._per_neuron_thresh) is None:
+            raise TypeError(f"{type(self).__name__} needs a threshold: give a number or a tensor")
+        setattr(self, attribute, value)
+        try:
+            neuron = self._neuron()
+            if self._layer is not None:
+                self._layer.set(threshold=neuron.given["threshold"])
+        except BaseException:
+            setattr(self, attribute, before)
+            raise
+
+    @property
+    def inhibition_mode(self) -> Scope:
+        """What a winner inhibits; may be set, and holds from the next step on."""
+        return self._inhibition.scope
+
+    @inhibition_mode.setter
+    def inhibition_mode(self, mode: Scope) -> None:
+        self._inhibition = KWTA(self._inhibition.k, mode, self._inhibition.radius)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The compiled layer; None before the first call."""
+        return self._layer
+
+    def _state(self, name: str) -> Any:
+        return None if self._layer is None else torch.as_tensor(self._layer.state[name])
+
+    @property
+    def previous_state(self) -> torch.Tensor | None:
+        """Potential after the last step, (B, F, H, W); None before the first call."""
+        return self._state("u")
+
+    @property
+    def refractory_periods(self) -> torch.Tensor | None:
+        """Seconds for which each neuron is still held; None before the first call."""
+        counters = self._state("refractory")
+        return None if counters is None else counters * self.ts
+
+    @property
+    def w(self) -> torch.Tensor | None:
+        """Adaptation of AdEx and Izhikevich; None before the first call."""
+        if "w" not in self.spec.states:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'w'")
+        return self._state("w")
+
+    @property
+    def time_since_spike(self) -> torch.Tensor | None:
+        """Seconds since each neuron's last spike, or since the first call (IF and LIF)."""
+        if not self.counts_time_since_spike:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'time_since_spike'")
+        return self._time_since_spike
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the parameters by name."""
+        names = {*_COMMON, *self.spec.params}
+        return {"threshold": self.threshold, **{name: getattr(self, name) for name in sorted(names)}}
+
+    def get_thresholded_potentials(self) -> torch.Tensor | None:
+        """Return the potentials that reached the threshold in the last step, 0 elsewhere; None before the first."""
+        return self._thresholded
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.get_params().items())})"
+
+    # -- running
+
+    def reset(self) -> None:
+        """Drop the state; the next call makes a new one from its input's shape."""
+        self._layer = None
+        self._thresholded = self._time_since_spike = None
+
+    def _ready(self, potentials: torch.Tensor, axes: int, n_winners: int) -> Layer:
+        if not isinstance(potentials, torch.Tensor) or potentials.ndim != axes:
+            wanted = "(B, F, H, W)" if axes == 4 else "(T, B, F, H, W)"
+            given = tuple(potentials.shape) if hasattr(potentials, "shape") else type(potentials).__name__
+            raise ValueError(f"the potentials are {given}: give a tensor {wanted}")
+        inhibition = KWTA(n_winners, self._inhibition.scope, self._inhibition.radius)
+        if self._layer is None:
+            dtype = self._dtype or (potentials.dtype if potentials.dtype is torch.float64 else "float32")
+            batch, *shape = potentials.shape[-4:]
+            self._layer = Layer(self._neuron(), tuple(shape), batch, inhibition, dtype=dtype, **self._settings)
+        self._layer.inhibition = inhibition
+        return self._layer
+
+    def __call__(
+        self,
+        potentials: torch.Tensor,
+        return_thresholded_potentials: bool = False,
+        return_dudt: bool = False,
+        return_winners: bool = True,
+        n_winners: int = 1,
+        return_winning_spikes: bool = False,
+    ) -> tuple[Any, ...]:
+        """Advance by one step.
+
+        Parameters
+        ----------
+        potentials : tensor (B, F, H, W)
+            Input of the step; each sample has its own winners.
+        return_thresholded_potentials, return_dudt, return_winners, return_winning_spikes : bool
+            What to return beside spikes and state.
+        n_winners : int
+            k of the winners-take-all.
+
+        Returns
+        -------
+        tuple
+            ``(spikes, [thresholded,] state, [dudt,] [winners,] [winning_spikes])``; winners as a list of
+            (feature, row, column), or for B > 1 a list of such lists.
+        """
+        layer = self._ready(potentials, 4, n_winners)
+        before = layer.state["u"] if return_dudt and layer._states is not None else None
+        step = layer.step(potentials, ("spikes", "u", "u_pre", "winners"))
+        dtype = step.u.dtype
+        amplitude = torch.tensor(1.0 if self.unit_spikes else 1.0 / self.ts, dtype=dtype, device=step.u.device)
+        spikes = step.spikes * amplitude
+        self._thresholded = step.spikes * step.u_pre
+        if self.counts_time_since_spike:
+            passed = 0.0 if self._time_since_spike is None else self._time_since_spike
+            self._time_since_spike = (passed + self.ts) * ~step.spikes
+        state = step.u_pre if self.state_before_reset else step.u
+        results: list[Any] = [spikes]
+        if return_thresholded_potentials:
+            results.append(self._thresholded)
+        results.append(state)
+        if return_dudt:
+            start = layer.neuron.spec.initial_u or layer.parameters["resting_potential"]
+            now = step.u if self.dudt_after_reset else step.u_pre
+            results.append(now - (torch.as_tensor(before) if before is not None else torch.as_tensor(start, dtype=dtype)))
+        if return_winners:
+            lists = [[tuple(winner) for winner in sample if winner[0] >= 0] for sample in step.winners.tolist()]
+            results.append(lists[0] if len(lists) == 1 else lists)
+        if return_winning_spikes:
+            winning = torch.zeros_like(spikes)
+            sample, place = (step.winners[..., 0] >= 0).nonzero(as_tuple=True)
+            f, r, c = step.winners[sample, place].long().unbind(1)
+            winning[sample, f, r, c] = amplitude
+            results.append(winning)
+        return tuple(results)
+
+    def run(
+        self, potentials: torch.Tensor, n_winners: int = 1, record: Sequence[str] = ("spikes", "winners")
+    ) -> Recording:
+        """Advance by T steps in one compiled call; ``potentials`` (T, B, F, H, W), results as of `Layer.run`."""
+        return self._ready(potentials, 5, n_winners).run(potentials, record)
+
+    def plot_ode(
+        self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
+    ) -> tuple[Figure, Axes]:
+        """Draw du/dt against u, without and with a constant current; for models of one variable.
+
+        Parameters
+        ----------
+        figure, ax : optional
+            Where to draw; a new figure unless given.
+        current : float
+            Constant input.
+        """
+        from spyke_numba.phase import plot_ode
+
+        return plot_ode(self._neuron(), figure, ax, current)
+
+
+class IF(Neuron):
+    """Perfect integrate-and-fire neuron."""
+
+    spec = models.get("IF")
+    dudt_after_reset = True
+    counts_time_since_spike = True
+
+
+class LIF(Neuron):
+    """Leaky integrate-and-fire neuron that decays from its last excitation."""
+
+    spec = _LIF
+    counts_time_since_spike = True
+
+
+class LIF_Simple(Neuron):
+    """Leaky integrate-and-fire neuron whose input is added as it is; spikes are 1."""
+
+    spec = _LIF_SIMPLE
+    unit_spikes = True
+    dudt_after_reset = True
+
+
+class LIF_ode(Neuron):
+    """Leaky integrate-and-fire neuron by Euler's method."""
+
+    spec = models.get("LIF_ode")
+
+
+class EIF(Neuron):
+    """Exponential integrate-and-fire neuron."""
+
+    spec = models.get("EIF")
+
+
+class EIF_Simple(Neuron):
+    """Exponential integrate-and-fire neuron, upswing and input added as they are; spikes are 1, state before the reset."""
+
+    spec = _EIF_SIMPLE
+    unit_spikes = True
+    dudt_after_reset = True
+    state_before_reset = True
+
+
+class QIF(Neuron):
+    """Quadratic integrate-and-fire neuron."""
+
+    spec = models.get("QIF")
+
+
+class AdEx(Neuron):
+    """Adaptive exponential integrate-and-fire neuron; a winner inhibits the whole layer."""
+
+    spec = models.get("AdEx")
+    default_inhibition_mode = "global"
+
+
+class Izhikevich(Neuron):
+    """Izhikevich's simple model with steps of 1 ms; a winner inhibits the whole layer."""
+
+    spec = _IZHIKEVICH
+    default_inhibition_mode = "global"
+
+
+class HeterogeneousNeuron(Neuron):
+    """What the heterogeneous neurons share: a time constant per feature map, drawn uniformly from `tau_range`.
+
+    Parameters
+    ----------
+    threshold : float
+    tau_range : (float, float)
+        Seconds.
+    """
+
+    def __init__(self, threshold: Any = None, tau_range: Sequence[float] = (0.01, 0.03), **others: Any):
+        low, high = tau_range
+        self.tau_range = (low, high)
+        super().__init__(threshold, tau_rc=Uniform(float(low), float(high), per="feature"), **others)
+
+
+class UniformLIF(HeterogeneousNeuron):
+    """`LIF` with a time constant per feature map."""
+
+    spec = _LIF
+    counts_time_since_spike = True
+
+
+class UniformEIF(HeterogeneousNeuron):
+    """`EIF` with a time constant per feature map."""
+
+    spec = models.get("EIF")
+
+
+class UniformQIF(HeterogeneousNeuron):
+    """`QIF` with a time constant per feature map."""
+
+    spec = models.get("QIF")
+
+
+#: The classes by name, for whoever lists them.
+CLASSES: Mapping[str, type[Neuron]] = {name: globals()[name] for name in __all__}

@@ -1,0 +1,98 @@
+"""exp, log and tanh against 40-digit arithmetic, on every backend, through a model that applies them to its input."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+from spyke_numba import Layer, NeuronSpec
+from spyke_numba.backends import Backend
+from spyke_numba.ops import exp, log, maximum, minimum, sqrt, tanh
+
+
+def _exp(I):
+    return exp(I)
+
+
+def _log(I):
+    return log(I)
+
+
+def _tanh(I):
+    return tanh(I)
+
+
+def _sqrt(I):
+    return sqrt(I)
+
+
+def _least(u, I):
+    return minimum(I, 1.0) + maximum(I, 2.0)
+
+
+FUNCTIONS = {"exp": _exp, "log": _log, "tanh": _tanh, "sqrt": _sqrt}
+#: Greatest error in units in the last place.
+ULPS = {"exp": 1.0, "log": 1.0, "tanh": 2.5, "sqrt": 0.5}
+
+
+def apply(membrane: Any, x: np.ndarray, backend: Any) -> np.ndarray:
+    spec = NeuronSpec(name="Applied", membrane=membrane)
+    layer = Layer(spec(threshold=float(np.finfo(x.dtype).max)), (x.size,), backend=backend, dtype=x.dtype.name)
+    return layer.run(x[None, None], ("u_pre",)).u_pre[0, 0]
+
+
+@cache
+def samples(name: str, dtype: str, count: int) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    info = np.finfo(dtype)
+    if name == "exp":
+        low, high = float(np.log(info.smallest_subnormal)) - 1, float(np.log(info.max))
+        x = np.concatenate([generator.uniform(low, high, count), generator.normal(0, 1, count)])
+    elif name == "tanh":
+        x = np.concatenate([generator.normal(0, 3, count), generator.normal(0, 1, count) * 10.0 ** generator.uniform(-8, 0, count)])
+    else:
+        exponents = generator.uniform(np.log2(float(info.smallest_normal)) - 10, info.maxexp - 1, count)
+        x = np.concatenate([2.0**exponents, generator.uniform(0.4, 2.5, count)])
+    return x.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errors_in_units_in_the_last_place(name: str, dtype: str, backend: Backend) -> None:
+    x = samples(name, dtype, 300 if backend.name == "cuda" else 5000)
+    y = apply(FUNCTIONS[name], x, backend)
+    with mpmath.workdps(40):
+        exact = [getattr(mpmath, name)(mpmath.mpf(float(value))) for value in x]
+        errors = [abs(mpmath.mpf(float(got)) - want) / float(np.spacing(np.abs(got))) for got, want in zip(y, exact, strict=True)]
+    assert float(max(errors)) <= ULPS[name]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_ends_of_the_range(dtype: str, backend: Backend) -> None:
+    inf, nan = np.inf, np.nan
+    tables = {
+        "exp": ([-inf, -800.0, 0.0, -0.0, 800.0, inf, nan], [0.0, 0.0, 1.0, 1.0, inf, inf, nan]),
+        "log": ([-inf, -1.0, -0.0, 0.0, 1.0, inf, nan], [nan, nan, -inf, -inf, 0.0, inf, nan]),
+        "tanh": ([-inf, -50.0, -0.0, 0.0, 50.0, inf, nan], [-1.0, -1.0, 0.0, 0.0, 1.0, 1.0, nan]),
+    }
+    for name, (arguments, values) in tables.items():
+        # an infinite potential is above every threshold, but u_pre is read before the reset
+        np.testing.assert_array_equal(apply(FUNCTIONS[name], np.array(arguments, dtype), backend), np.array(values, dtype), name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_equal_bits_on_every_backend(name: str, dtype: str, other_backend: Backend) -> None:
+    x = samples(name, dtype, 300 if other_backend.name == "cuda" else 5000)
+    one, other = apply(FUNCTIONS[name], x, "cpu"), apply(FUNCTIONS[name], x, other_backend)
+    np.testing.assert_array_equal(one.view(f"u{one.itemsize}"), other.view(f"u{other.itemsize}"))
+
+
+def test_minimum_and_maximum_with_nan(backend: Backend) -> None:
+    x = np.array([0.5, 1.5, 3.0, np.nan], np.float32)
+    np.testing.assert_array_equal(apply(_least, x, backend), np.array([2.5, 3.0, 4.0, 3.0], np.float32))
+    np.testing.assert_array_equal(_least(0.0, x), np.array([2.5, 3.0, 4.0, 3.0], np.float32))

@@ -1,0 +1,287 @@
+"""The layer: step and run, state, kinds of input and output, and refusals that leave everything as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import SHAPE, assert_same, input_for, neuron_of
+
+from spyke_numba import KWTA, Layer, Recording, backends, models
+from spyke_numba.backends import Backend
+
+EVERYTHING = ("spikes", "u", "w", "u_pre", "refractory", "winners")
+
+
+def adex(backend: Any = "cpu", **more: Any) -> Layer:
+    settings: dict[str, Any] = {"inhibition": KWTA(2, radius=1), "batch": 3, **more}
+    return Layer(neuron_of(models.get("AdEx"), True), SHAPE, backend=backend, seed=5, **settings)
+
+
+@pytest.mark.parametrize("inhibition", [None, KWTA(2, radius=1)])
+def test_run_equals_steps(backend: Backend, inhibition: KWTA | None) -> None:
+    x = input_for("AdEx", 3)
+    names = EVERYTHING if inhibition else EVERYTHING[:-1]
+    whole, stepped = adex(backend, inhibition=inhibition), adex(backend, inhibition=inhibition)
+    expected = whole.run(x, names)
+    steps = [stepped.step(x[t], names) for t in range(len(x))]
+    assert_same(expected, Recording({name: np.stack([step[name] for step in steps]) for name in names}))
+    for name, value in whole.state.items():
+        np.testing.assert_array_equal(value, stepped.state[name])
+
+
+def test_state_goes_on_between_calls(backend: Backend) -> None:
+    x = input_for("AdEx", 3)
+    whole, parts, streamed = adex(backend), adex(backend), adex(backend)
+    expected = whole.run(x, EVERYTHING)
+    assert_same(expected, Recording.joined([parts.run(x[:7], EVERYTHING), parts.run(x[7:], EVERYTHING)]))
+    assert_same(expected, Recording.joined(list(streamed.stream(x, EVERYTHING, block_steps=5))))
+    streamed.reset()
+    assert_same(expected, streamed.run((x[t : t + 10] for t in range(0, len(x), 10)), EVERYTHING))
+    assert expected.spikes.any()
+
+
+def test_defaults_of_step_and_run() -> None:
+    layer = adex()
+    assert layer.step(input_for("AdEx", 3)[0]).names == ("spikes", "u", "w", "winners")
+    assert layer.run(input_for("AdEx", 3)).names == ("spikes",)
+    assert Layer(models.LIF(threshold=1.0), (3,)).step(np.zeros((1, 3))).names == ("spikes", "u")
+
+
+def test_constant_input(backend: Backend) -> None:
+    x = input_for("AdEx", 3)[0]
+    expected = adex(backend).run(np.broadcast_to(x, (9, *x.shape)), EVERYTHING)
+    assert_same(expected, adex(backend).run(x, EVERYTHING, steps=9))
+
+
+def test_inhibition_may_change_between_calls(backend: Backend) -> None:
+    """Whatever the scope before, the counters are each neuron's own."""
+    x = input_for("AdEx", 3)
+
+    def run(backend: Any) -> Recording:
+        layer = adex(backend, inhibition=KWTA(1, "global"))
+        parts = [layer.run(x[:5], EVERYTHING[:-1]), layer.run(x[5:10], EVERYTHING[:-1], inhibition=None)]
+        layer.inhibition = KWTA(3, "location")
+        return Recording.joined([*parts, layer.run(x[10:], EVERYTHING[:-1])])
+
+    assert_same(run("cpu"), run(backend))
+
+
+def test_a_population_is_maps_of_one_neuron() -> None:
+    x = np.random.default_rng(0).uniform(0, 1, (20, 2, 6))
+    neuron = models.LIF_Simple(threshold=1.0)
+    flat = Layer(neuron, (6,), inhibition=KWTA(1), backend="cpu").run(x, ("spikes", "winners"))
+    maps = Layer(neuron, (6, 1, 1), inhibition=KWTA(1), backend="cpu").run(x[..., None, None], ("spikes", "winners"))
+    np.testing.assert_array_equal(flat.spikes, maps.spikes[..., 0, 0])
+    np.testing.assert_array_equal(flat.winners, maps.winners)
+    assert flat.spikes.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "batch"),
+    [((7, 2, 3, 4, 5), (3, 4, 5), 2), ((7, 3, 4, 5), (3, 4, 5), 1), ((7, 2, 9), (9,), 2), ((7, 9), (9,), 1)],
+)
+def test_shape_from_the_first_input(given: tuple[int, ...], shape: tuple[int, ...], batch: int) -> None:
+    layer = Layer(models.LIF(threshold=1.0), backend="cpu")
+    assert layer.shape is None
+    recording = layer.run(np.zeros(given), ("spikes", "u"))
+    assert (layer.shape, layer.batch) == (shape, batch)
+    assert recording.spikes.shape == recording.u.shape == given
+    stepped = Layer(models.LIF(threshold=1.0), backend="cpu")
+    assert stepped.step(np.zeros(given[1:])).spikes.shape == given[1:]
+    assert (stepped.shape, stepped.batch) == (shape, batch)
+
+
+def test_kinds_of_input(backend: Backend) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (20, 1, 6))
+    neuron = models.LIF_Simple(threshold=1.4)
+
+    def run(given: Any) -> Recording:
+        return Layer(neuron, (6,), inhibition=KWTA(2), backend=backend).run(given, ("spikes", "u", "winners"))
+
+    expected = run(x.astype(np.float32))
+    assert expected.spikes.any() and expected.spikes.dtype == bool and expected.u.dtype == np.float32
+    strided = np.zeros((20, 1, 12), np.float32)[:, :, ::2]
+    strided[:] = x
+    read_only = x.astype(np.float32)
+    read_only.flags.writeable = False
+    for given in (x.astype(bool), x, x.astype(np.float64), x.astype(">f4"), np.asfortranarray(x), strided, read_only, x.tolist()):
+        assert_same(expected, run(given))
+    tensor = torch.from_numpy(x).float()
+    for given in (tensor, tensor.double(), tensor.bool(), tensor.to(torch.bfloat16), tensor.requires_grad_()):
+        recording = run(given)
+        assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in recording.values())
+        assert_same(expected, Recording({name: value.numpy() for name, value in recording.items()}))
+
+
+def test_torch_on_the_cpu_is_shared_not_copied() -> None:
+    x = torch.rand(4, 1, 6)
+    backend = backends.get("cpu")
+    assert backend.take(x, "float32").ctypes.data == x.data_ptr()
+    array = np.zeros(3)
+    assert backend.give(array, x).data_ptr() == array.ctypes.data
+    assert backends.get("torch").take(x, "float32").data_ptr() == x.data_ptr()
+
+
+def test_input_is_not_changed(backend: Backend) -> None:
+    x = input_for("AdEx", 3)
+    before = x.copy()
+    adex(backend).run(x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_memory_map(tmp_path: Any) -> None:
+    x = input_for("AdEx", 3).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    expected = adex().run(x, EVERYTHING)
+    assert_same(expected, adex().run(mapped, EVERYTHING))
+    assert_same(expected, Recording.joined(list(adex().stream(mapped, EVERYTHING, block_steps=7))))
+
+
+def test_state_can_be_kept_and_put_back(backend: Backend) -> None:
+    x = input_for("AdEx", 3)
+    layer = adex(backend)
+    layer.run(x[:10])
+    kept = layer.state
+    rest = layer.run(x[10:], EVERYTHING)
+    layer.state = kept
+    assert_same(rest, layer.run(x[10:], EVERYTHING))
+    other = adex("cpu")
+    other.state = kept
+    assert_same(rest, other.run(x[10:], EVERYTHING))
+    with pytest.raises(ValueError, match="must name refractory, u and w"):
+        layer.state = {"u": kept["u"]}
+    with pytest.raises(ValueError, match="w of the state has the shape"):
+        layer.state = {**kept, "w": np.zeros(3)}
+    with pytest.raises(ValueError, match="whole numbers of steps"):
+        layer.state = {**kept, "refractory": np.asarray(kept["refractory"]) - 1}
+
+
+def test_state_copies_are_the_users(backend: Backend) -> None:
+    layer = adex(backend)
+    state = layer.state
+    np.asarray(state["u"])[...] = 99.0
+    assert np.asarray(layer.state["u"]).max() < 99.0
+
+
+def test_initial_values_and_reset() -> None:
+    layer = Layer(models.Izhikevich(threshold=30.0, c=-65.0), (4,), backend="cpu", initial={"u": -63.0})
+    np.testing.assert_allclose(layer.state["u"], np.full((1, 4), -63.0))
+    np.testing.assert_allclose(layer.state["w"], np.full((1, 4), 0.2 * -63.0), rtol=1e-6)
+    layer.run(np.full((10, 1, 4), 20.0))
+    layer.reset(batch=2)
+    np.testing.assert_allclose(layer.state["u"], np.full((2, 4), -63.0))
+    with pytest.raises(ValueError, match="initial names 'v'"):
+        Layer(models.LIF(threshold=1.0), (4,), initial={"v": 0.0})
+
+
+def test_parameters_change_from_the_next_step_on() -> None:
+    layer = Layer(models.IF(threshold=100.0), (2,), backend="cpu")
+    x = np.full((1, 2), 281.0)
+    assert not layer.step(x).spikes.any()
+    layer.set(threshold=[1.5, 100.0])
+    assert layer.step(x).spikes.tolist() == [[True, False]]
+    with pytest.raises(ValueError, match="is not above"):
+        layer.set(threshold=-1.0)
+    np.testing.assert_array_equal(layer.parameters["threshold"], [1.5, 100.0])
+
+
+def test_backend_is_a_contract() -> None:
+    assert Layer(models.LIF(threshold=1.0), backend="auto").backend in ("cuda", "cpu")
+    assert Layer(models.LIF(threshold=1.0), backend="torch").backend == "torch"
+    with pytest.raises(KeyError, match="unknown backend 'gpu'.*allowed are auto, cpu, cuda and torch"):
+        Layer(models.LIF(threshold=1.0), backend="gpu")
+    if (why_not := backends.get("cuda").unavailable()) is not None:
+        with pytest.raises(RuntimeError, match="backend 'cuda' cannot run here: .*(install|backend='cpu')") as caught:
+            Layer(models.LIF(threshold=1.0), backend="cuda")
+        assert why_not in str(caught.value)
+
+
+def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import spyke_numba.backends.cpu as cpu
+
+    x = np.random.default_rng(0).uniform(0, 40, (12, 3, 5000)).astype(np.float32)
+
+    def run(threads: int, inhibition: KWTA | None) -> Recording:
+        layer = Layer(models.LIF(threshold=1.0), (5000,), 3, inhibition, "cpu", threads=threads)
+        return layer.run(x, ("spikes", "u"))
+
+    for inhibition in (None, KWTA(5)):
+        expected = run(1, inhibition)
+        assert expected.spikes.any()
+        monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
+        monkeypatch.setattr(cpu, "TILE", 512)
+        assert_same(expected, run(4, inhibition))
+        monkeypatch.undo()
+
+
+def test_no_recompilation_for_another_size() -> None:
+    """Another shape, batch, k, value or number of steps finds the same kernel."""
+    kernels = set()
+    for shape, batch, k, steps, threshold in (((3, 4, 5), 1, 1, 4, 1.0), ((2, 7, 3), 3, 5, 9, 2.0)):
+        layer = Layer(models.LIF(threshold=threshold), shape, batch, KWTA(k), "cpu")
+        layer.run(np.zeros((steps, batch, *shape)))
+        run = layer._kernel(True, False)._run
+        kernels.add(run)
+        assert len(run.signatures) == 1
+    assert len(kernels) == 1
+
+
+WRONG_CALLS: list[tuple[str, Any, type[Exception], str]] = [
+    ("run", (np.zeros((4, 2, 3, 4, 5)),), ValueError, r"layer takes \(T, 3, 3, 4, 5\): reset\(batch="),
+    ("run", (np.zeros((4, 3, 3, 4, 6)),), ValueError, "has the shape"),
+    ("run", (np.zeros(()),), ValueError, "has the shape"),
+    ("step", (np.zeros((3, 4, 5)),), ValueError, "has the shape"),
+    ("run", (np.zeros((1, 3, 3, 4, 5)), ("spike",)), ValueError, r"'spike' \(did you mean 'spikes'\?\)"),
+    ("run", ("potentials",), TypeError, "array|block"),
+    ("run", (object(),), TypeError, "give an array"),
+    ("run", (np.zeros((1, 3, 3, 4, 5), complex),), TypeError, "give real numbers"),
+    ("run", (np.array([["a"]]),), TypeError, "real numbers"),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "error", "message"), WRONG_CALLS)
+def test_a_refused_call_leaves_the_state(method: str, arguments: Any, error: type[Exception], message: str) -> None:
+    layer = adex()
+    layer.run(input_for("AdEx", 3)[:5])
+    before = layer.state
+    with pytest.raises(error, match=message) as caught:
+        getattr(layer, method)(*arguments)
+    assert "\n" not in str(caught.value)
+    for name, value in layer.state.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Layer(models.LIF), TypeError, r"call it, as in LIF\(threshold=1.0\)"),
+        (lambda: Layer("LIF"), TypeError, "give a model with its parameters"),  # type: ignore[arg-type]
+        (lambda: Layer(models.LIF(threshold=1.0), (3, 4)), ValueError, r"shape is \(3, 4\): give \(F, H, W\)"),
+        (lambda: Layer(models.LIF(threshold=1.0), (3, 0, 1)), ValueError, "must be at least 1"),
+        (lambda: Layer(models.LIF(threshold=1.0), (3,), batch=0), ValueError, "batch is 0"),
+        (lambda: Layer(models.LIF(threshold=1.0), (3,), dtype="float16"), ValueError, "allowed are 'float32' and"),
+        (lambda: Layer(models.LIF(threshold=1.0), (3,), inhibition=5), TypeError, "give KWTA"),  # type: ignore[arg-type]
+        (lambda: Layer(models.LIF(threshold=1.0), (3,), seed="x"), TypeError, "seed is 'x'"),  # type: ignore[arg-type]
+        (lambda: KWTA(k=0), ValueError, "k of KWTA is 0: it must be at least 1"),
+        (lambda: KWTA(k=1.5), TypeError, "whole number"),  # type: ignore[arg-type]
+        (lambda: KWTA(radius=-1), ValueError, "radius of KWTA is -1"),
+        (lambda: KWTA(scope="map"), ValueError, "allowed are 'feature', 'location', 'global'"),  # type: ignore[arg-type]
+        (lambda: Layer(models.LIF(threshold=1.0)).state, RuntimeError, "no shape yet"),
+    ],
+)
+def test_a_wrong_layer_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_not_recorded_is_named() -> None:
+    recording = adex().run(input_for("AdEx", 3))
+    with pytest.raises(AttributeError, match="'u' was not recorded: recorded are spikes"):
+        _ = recording.u
+    with pytest.raises(ValueError, match="no inhibition"):
+        adex().run(input_for("AdEx", 3), ("winners",), inhibition=None)
