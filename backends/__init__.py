@@ -32,7 +32,7 @@ class Kernel(Protocol):
         outputs: dict[str, Any],
         constant_input: bool,
         steps: int,
-        winners: tuple[int, int, int, int, int] | None,
+        winners: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None:
         """Advance every neuron by `steps` steps, in place.
@@ -42,8 +42,8 @@ class Kernel(Protocol):
         x : (T, B, N) array, or (1, B, N) where `constant_input`
         states : list of (B, N) arrays
             In the order of `Program.states`; updated.
-        refractory : (B, N) int32 array
-            Refractory counters; updated.
+        refractory : (B, N) int32 array, or (B, sets) where `Program.compact`
+            Refractory counters, of neurons or of the scope's sets (F maps, H*W locations, or 1); updated.
         scalars, arrays : (len(Program.scalars),) and (len(Program.arrays), N) arrays of the program's dtype
         periods : (1,) or (N,) int32 array
             Refractory period N.
@@ -53,7 +53,7 @@ class Kernel(Protocol):
         steps : int
             T.
         winners : tuple of int, optional
-            (k, code of the scope, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
+            (k, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
         threads : int
             The most threads that a CPU backend may use.
         """
@@ -64,6 +64,8 @@ class Backend(Protocol):
     """How to run programs somewhere."""
 
     name: str
+    #: Whether its kernels with inhibition can keep one counter per inhibited set.
+    compact: bool
     #: Kinds of generated text that `emit` knows.
     emits: tuple[str, ...]
 

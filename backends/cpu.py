@@ -6,22 +6,24 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from spyke_numba.engine import REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the cache while the input streams past; anything from 2048 to 65536 is as fast.
 TILE = 4096
 #: Below this many neuron-steps a second thread costs more than it gives (a hand-over takes about 30 us).
 PARALLEL_NEURON_STEPS = 400_000
+#: From this many neurons per sample threads share one sample's maps, handed over at every step.
+PARALLEL_NEURONS = 150_000
 
 _HEADER = '''\
-"""Generated for {label}: {steps}. Do not edit."""
+"""Generated for {label}. Do not edit."""
 
 import numpy as np
 from llvmlite import ir
@@ -30,6 +32,7 @@ from numba.extending import intrinsic
 
 real, whole = np.{real}, np.{whole}
 real_type = types.{real}
+whole_type = types.{whole}
 matrix = real_type[:, ::1]
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
@@ -139,203 +142,259 @@ _JIT_ROW = '@njit(error_model="numpy")'
 
 _SELECT = '''\
 @njit(error_model="numpy")
-def largest_allowed(keys, start, H, W, radius, won_row, won_column, n):
-    """The largest key of a map and its lowest place, outside the squares around the n winners."""
-    best = LOWEST_KEY
-    place = -1
-    for row in range(H):
-        for column in range(W):
-            key = keys[start + row * W + column]
-            if key > best:
-                free = True
-                for q in range(n):
-                    if abs_int(row - won_row[q]) <= radius and abs_int(column - won_column[q]) <= radius:
-                        free = False
-                if free:
-                    best = key
-                    place = row * W + column
-    return best, place
+def first_place(keys, key):
+    place = 0
+    while keys[place] != key:
+        place += 1
+    return place
 
 
 @njit(forceinline=True)
-def abs_int(a):
-    return a if a >= 0 else -a
+def apart(a, b, radius):
+    return a - b > radius or b - a > radius
 
 
 @njit(error_model="numpy")
-def select(keys, map_keys, k, radius, H, W, won_map, won_row, won_column):
-    """Pick winners; a map's key is an upper bound, made exact only for a map that reaches the front."""
-    F = map_keys.size
+def largest_allowed(keys, W, radius, won, n):
+    # the largest key of a map and its lowest place, outside the squares around the n winners
+    best = LOWEST_KEY
+    place = -1
+    for j in range(keys.size):
+        if keys[j] > best:
+            free = True
+            for q in range(n):
+                if not (apart(j // W, won[q, 1], radius) or apart(j % W, won[q, 2], radius)):
+                    free = False
+            if free:
+                best = keys[j]
+                place = j
+    return best, place
+
+
+@njit(error_model="numpy")
+def select(keys, map_keys, map_places, k, radius, W, size, won):
+    # a map's key is an upper bound, made exact only for a map that reaches the front
     n = 0
     while n < k:
         best = LOWEST_KEY
         front = -1
-        for f in range(F):
+        for f in range(map_keys.size):
             if map_keys[f] > best:
                 best = map_keys[f]
                 front = f
         if front < 0:
             break
-        start = front * H * W
-        if radius == 0 or n == 0:
-            place = 0
-            while keys[start + place] != best:
-                place += 1
-        else:
-            key, place = largest_allowed(keys, start, H, W, radius, won_row, won_column, n)
+        if radius > 0 and n > 0:
+            key, place = largest_allowed(keys[front * size:front * size + size], W, radius, won, n)
             if key != best:
                 map_keys[front] = key
                 continue
+        else:
+            place = map_places[front]
         map_keys[front] = LOWEST_KEY
-        won_map[n] = front
-        won_row[n] = place // W
-        won_column[n] = place % W
+        won[n, 0] = front
+        won[n, 1] = place // W
+        won[n, 2] = place % W
         n += 1
     return n
 
 
-@njit(error_model="numpy")
-def hold(refractory, scope, F, H, W, f, place, period):
-    """Set the counters of a winner's inhibited set; where sets overlap, the longest period stays."""
-    size = H * W
-    if scope == 0:
-        start, stop, stride = f * size, (f + 1) * size, 1
-    elif scope == 1:
-        start, stop, stride = place, F * size, size
-    else:
-        start, stop, stride = 0, F * size, 1
-    for j in range(start, stop, stride):
-        refractory[j] = max(refractory[j], period)
-
-
 '''
+
+#: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
+_INHIBITED = {
+    ("feature", False): "front * size, (front + 1) * size, 1",
+    ("location", False): "place, F * size, size",
+    ("global", False): "0, F * size, 1",
+    ("feature", True): "front, front + 1, 1",
+    ("location", True): "place, place + 1, 1",
+    ("global", True): "0, 1, 1",
+}
+
+
+class _Source:
+    # Writes a program's module: rows of neurons first, then the loop over samples, steps and tiles or maps.
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.writer = Writer()
+        self.scalars = [f"p_{name}" for name in program.scalars]
+        self.varying_period = REFRACTORY in program.varying
+        self.recorded = [*program.states, *(["u_pre"] if program.u_pre else [])]
+        if program.inhibition is None or not program.compact:
+            self.counters: Counters = "own"
+        else:
+            self.counters = "shared" if program.inhibition == "location" else "free"
+
+    def row(self, name: str, counters: Counters) -> list[str]:
+        # a function that advances the neurons of one row by one step
+        program = self.program
+        spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
+        arguments = ["x", *(f"row_{state}" for state in program.states)]
+        arguments += ["row_r"] if counters in ("own", "shared") else []
+        arguments += ["row_spikes"]
+        arguments += ["row_u_pre"] if program.u_pre else []
+        arguments += ["row_keys"] if competes else []
+        arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
+        if program.inhibition is None:
+            arguments.append("row_period" if self.varying_period else f"p_{REFRACTORY}")
+        body = ["i_in = x[j]", *(f"s_{state} = row_{state}[j]" for state in program.states)]
+        body += ["r = row_r[j]"] if counters in ("own", "shared") else []
+        body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
+        if program.inhibition is None and self.varying_period:
+            body.append(f"p_{REFRACTORY} = row_period[j]")
+        body += step_lines(program, self.writer, counters)
+        body += [f"row_{state}[j] = s_{state}" for state in program.states]
+        body += ["row_r[j] = r"] if counters == "own" else []
+        body.append("row_spikes[j] = spiked" if spikes else "row_spikes[j] = False")
+        body += ["row_u_pre[j] = new_u"] if program.u_pre else []
+        if competes:
+            body += ["key = order_key(new_u) if spiked else LOWEST_KEY", "row_keys[j] = key"]
+            body.append("best = key if key > best else best")
+        lines = [_JIT_ROW, f"def {name}({', '.join(arguments)}):"]
+        lines += ["    best = LOWEST_KEY"] if competes else []
+        lines += ["    for j in range(x.size):", *(f"        {line}" for line in body)]
+        return [*lines, *(["    return best"] if competes else []), "", ""]
+
+    def call(self, name: str, counters: Counters) -> str:
+        # a call of such a function for the neurons lo to hi
+        program = self.program
+        arguments = ["x[x_row, lo:hi]", *(f"g_{state}[b, lo:hi]" for state in program.states)]
+        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["g_r[b]"]}.get(counters, [])
+        arguments.append("spikes[row if spikes.shape[0] > B else b, lo:hi]")
+        arguments += ["out_u_pre[row if out_u_pre.shape[0] > B else b, lo:hi]"] if program.u_pre else []
+        if counters != "held" and program.inhibition is not None:
+            arguments.append("row_keys")
+        arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
+        if program.inhibition is None:
+            arguments.append("periods[lo:hi]" if self.varying_period else "periods[0]")
+        return f"{name}({', '.join(arguments)})"
+
+    def copies(self) -> list[str]:
+        # record the states of the neurons lo to hi
+        lines = []
+        for state in self.program.states:
+            # a plain loop compiles ten times faster than an assignment between slices
+            lines += [f"if out_{state}.shape[0] > 0:", "    for j in range(lo, hi):"]
+            lines.append(f"        out_{state}[row, j] = g_{state}[b, j]")
+        return lines
+
+    def head(self, more: list[str]) -> list[str]:
+        # An explicit signature: a read-only input (a memory map) must not compile the kernel again.
+        states = self.program.states
+        types = {"x": "types.Array(real_type, 2, 'C', readonly=True)", "constant_input": "types.boolean"}
+        types.update({f"g_{state}": "matrix" for state in states})
+        types.update({"g_r": "types.int32[:, ::1]", "scalars": "real_type[::1]", "arrays": "matrix"})
+        types.update({"periods": "types.int32[::1]", "spikes": "types.boolean[:, ::1]"})
+        types.update({"out_refractory": "types.int32[:, ::1]", **{f"out_{name}": "matrix" for name in self.recorded}})
+        if self.program.inhibition is not None:
+            types.update({"winners": "types.int32[:, :, ::1]", "won": "types.int32[:, :, ::1]"})
+            types.update({"keys": "whole_type[:, ::1]", "map_keys": "whole_type[:, ::1]"})
+            types["map_places"] = "types.int64[:, ::1]"
+        types.update(dict.fromkeys(more, "types.int64"))
+        signature = f"types.void({', '.join(types.values())})"
+        load = [f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars)]
+        return [_JIT.format(signature=signature), f"def run({', '.join(types)}):", "    B, N = g_u.shape", *load]
+
+    def free(self) -> list[str]:
+        # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
+        loop = [
+            "tiles = (N + tile - 1) // tile",
+            "for item in range(first, last):",
+            "    b = item // tiles",
+            "    lo = (item % tiles) * tile",
+            "    hi = min(lo + tile, N)",
+            "    for t in range(steps):",
+            "        row = t * B + b",
+            "        x_row = b if constant_input else row",
+            f"        {self.call('advance', 'own')}",
+            *(f"        {line}" for line in self.copies()),
+            "        if out_refractory.shape[0] > 0:",
+            "            for j in range(lo, hi):",
+            "                out_refractory[row, j] = g_r[b, j]",
+        ]
+        head = self.head(["steps", "tile", "first", "last"])
+        return [*self.row("advance", "own"), *head, *(f"    {line}" for line in loop), ""]
+
+    def competing(self) -> list[str]:
+        # maps one after the other, then the winners; each may be asked for alone, so that threads can share the maps
+        program, counters = self.program, self.counters
+        scope, compact = program.inhibition, program.compact
+        assert scope is not None
+        functions = self.row("advance", counters)
+        update = [f"best = {self.call('advance', counters)}"]
+        if counters == "free":
+            functions += self.row("rest", "held")
+            counter = "g_r[b, f]" if scope == "feature" else "g_r[b, 0]"
+            update = [
+                f"if {counter} > NO_STEPS:",
+                f"    {self.call('rest', 'held')}",
+                *(["    g_r[b, f] -= ONE_STEP"] if scope == "feature" else []),
+                "    best = LOWEST_KEY",
+                "else:",
+                *(f"    {line}" for line in update),
+            ]
+        count_down = {"location": "for j in range(size):", "global": "for j in range(1):"}
+        if compact and scope in count_down:
+            counting = [count_down[scope], "    if g_r[b, j] > NO_STEPS:", "        g_r[b, j] -= ONE_STEP"]
+        else:
+            counting = []
+        recorded = {
+            ("feature", True): "g_r[b, j // size]",
+            ("location", True): "g_r[b, j % size]",
+            ("global", True): "g_r[b, 0]",
+        }.get((scope, compact), "g_r[b, j]")
+        loop = [
+            "size = H * W",
+            "F = N // size",
+            "scratch = np.empty(size if keys.shape[1] == 0 else 0, whole)",
+            "for b in range(first, last):",
+            "    for t in range(first_step, last_step):",
+            "        row = t * B + b",
+            "        x_row = b if constant_input else row",
+            "        for f in range(first_map, last_map):",
+            "            lo = f * size",
+            "            hi = lo + size",
+            "            row_keys = scratch if keys.shape[1] == 0 else keys[b, lo:hi]",
+            *(f"            {line}" for line in update),
+            "            map_keys[b, f] = best",
+            "            if best > LOWEST_KEY:",
+            "                map_places[b, f] = first_place(row_keys, best)",
+            *(f"            {line}" for line in self.copies()),
+            "        if not compete:",
+            "            continue",
+            *(f"        {line}" for line in counting),
+            "        n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])",
+            "        for q in range(n):",
+            "            front = won[b, q, 0]",
+            "            place = won[b, q, 1] * W + won[b, q, 2]",
+            f"            period = periods[{'front * size + place' if self.varying_period else '0'}]",
+            f"            start, stop, stride = {_INHIBITED[scope, compact]}",
+            "            for j in range(start, stop, stride):",
+            "                g_r[b, j] = max(g_r[b, j], period)",
+            "        if winners.shape[0] > 0:",
+            "            for q in range(k):",
+            "                for i in range(3):",
+            "                    winners[row, q, i] = won[b, q, i] if q < n else -1",
+            "        if out_refractory.shape[0] > 0:",
+            "            for j in range(N):",
+            f"                out_refractory[row, j] = {recorded}",
+        ]
+        more = ["k", "radius", "H", "W", "compete", "first_step", "last_step", "first_map", "last_map", "first", "last"]
+        return [_SELECT, *functions, *self.head(more), *(f"    {line}" for line in loop), ""]
+
+    def text(self) -> str:
+        body = self.free() if self.program.inhibition is None else self.competing()
+        lines = [line for line in body if not line.startswith("@")]
+        helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True)")
+        constants = [f"{name} = real({_literal(value)})" for value, name in self.writer.constants.items()]
+        header = _HEADER.format(label=self.program.label, **_FORMAT[self.program.dtype])
+        return "\n".join([header, *constants, "", "", *helpers, "", *body])
 
 
 def source(program: Program) -> str:
-    """Return the text of a program's module; its function ``run`` advances the items ``first`` to ``last``."""
-    writer = Writer()
-    lines = step_lines(program, writer)
-    helpers = helper_lines(lines, program.dtype, writer, "@njit(forceinline=True)")
-    constants = [f"{name} = real({_literal(value)})" for value, name in writer.constants.items()]
-    varying_period = REFRACTORY in program.varying
-
-    rows = ["x", *(f"row_{state}" for state in program.states), "row_r", "row_spikes"]
-    rows += ["row_u_pre"] if program.u_pre else []
-    rows += ["row_keys"] if program.inhibition else []
-    rows += [f"row_p_{name}" for name in program.arrays]
-    scalars = [f"p_{name}" for name in program.scalars]
-    period = [] if program.inhibition else ["row_period" if varying_period else f"p_{REFRACTORY}"]
-
-    advance = [_JIT_ROW, f"def advance({', '.join(rows + scalars + period)}):"]
-    if program.inhibition:
-        advance.append("    best = LOWEST_KEY")
-    advance.append("    for j in range(x.size):")
-    body = ["i_in = x[j]", *(f"s_{state} = row_{state}[j]" for state in program.states), "r = row_r[j]"]
-    body += [f"p_{name} = row_p_{name}[j]" for name in program.arrays]
-    body += [f"p_{REFRACTORY} = row_period[j]"] if varying_period and not program.inhibition else []
-    body += lines
-    body += [f"row_{state}[j] = s_{state}" for state in program.states]
-    body += ["row_r[j] = r", "row_spikes[j] = spiked"]
-    body += ["row_u_pre[j] = new_u"] if program.u_pre else []
-    if program.inhibition:
-        body += [
-            "key = order_key(new_u) if spiked else LOWEST_KEY",
-            "row_keys[j] = key",
-            "best = key if key > best else best",
-        ]
-    advance += [f"        {line}" for line in body]
-    if program.inhibition:
-        advance.append("    return best")
-
-    recorded = [*program.states, *(["u_pre"] if program.u_pre else [])]
-    parameters = ["x", "constant_input", "steps", *(f"g_{state}" for state in program.states), "g_r", "scalars", "arrays"]
-    parameters += ["periods", "spikes", "out_refractory", *(f"out_{name}" for name in recorded)]
-
-    def call(window: str, starts: str) -> str:
-        arguments = [f"x[x_row, {window}]", *(f"g_{state}[b, {window}]" for state in program.states)]
-        arguments += [f"g_r[b, {window}]", f"spikes[spike_row, {window}]"]
-        arguments += [f"out_u_pre[row if out_u_pre.shape[0] > B else b, {window}]"] if program.u_pre else []
-        arguments += [f"keys[{window}]"] if program.inhibition else []
-        arguments += [f"arrays[{i}, {window}]" for i in range(len(program.arrays))]
-        arguments += scalars
-        if not program.inhibition:
-            arguments.append(f"periods[{window}]" if varying_period else "periods[0]")
-        return f"advance({', '.join(arguments)})"
-
-    # an explicit signature: a read-only input (a memory map) must not compile the kernel again
-    kinds = ["types.Array(real_type, 2, 'C', readonly=True)", "types.boolean", "types.int64"]
-    kinds += ["matrix"] * len(program.states) + ["types.int32[:, ::1]", "real_type[::1]", "matrix", "types.int32[::1]"]
-    kinds += ["types.boolean[:, ::1]", "types.int32[:, ::1]"] + ["matrix"] * len(recorded)
-    kinds += ["types.int32[:, :, ::1]"] + ["types.int64"] * 7 if program.inhibition else ["types.int64"] * 3
-    jit_run = _JIT.format(signature=f"types.void({', '.join(kinds)})")
-
-    load_scalars = [f"    p_{name} = scalars[{i}]" for i, name in enumerate(program.scalars)]
-    each_step = [
-        "for t in range(steps):",
-        "    row = t * B + b",
-        "    x_row = b if constant_input else row",
-        "    spike_row = row if spikes.shape[0] > B else b",
-    ]
-
-    def copies(window: str) -> list[str]:
-        result = []
-        for name, array in (*((state, f"g_{state}") for state in program.states), ("refractory", "g_r")):
-            result += [f"    if out_{name}.shape[0] > 0:", f"        out_{name}[row, {window}] = {array}[b, {window}]"]
-        return result
-
-    if program.inhibition:
-        run = [
-            jit_run,
-            f"def run({', '.join(parameters)}, winners, k, scope, radius, H, W, first, last):",
-            "    B, N = g_u.shape",
-            "    size = H * W",
-            "    F = N // size",
-            "    keys = np.empty(N, whole)",
-            "    map_keys = np.empty(F, whole)",
-            "    won_map, won_row, won_column = np.empty(k, np.int64), np.empty(k, np.int64), np.empty(k, np.int64)",
-            *load_scalars,
-            "    for b in range(first, last):",
-        ]
-        inner = [
-            *each_step,
-            "    best = LOWEST_KEY",
-            "    for f in range(F):",
-            "        lo = f * size",
-            "        hi = lo + size",
-            f"        map_keys[f] = {call('lo:hi', '')}",
-            "        best = max(best, map_keys[f])",
-            "    n = 0",
-            "    if best > LOWEST_KEY:",
-            "        n = select(keys, map_keys, k, radius, H, W, won_map, won_row, won_column)",
-            "        for q in range(n):",
-            "            place = won_row[q] * W + won_column[q]",
-            f"            period = periods[{'won_map[q] * size + place' if varying_period else '0'}]",
-            "            hold(g_r[b], scope, F, H, W, won_map[q], place, period)",
-            "    if winners.shape[0] > 0:",
-            "        for q in range(k):",
-            "            winners[row, q, 0] = won_map[q] if q < n else -1",
-            "            winners[row, q, 1] = won_row[q] if q < n else -1",
-            "            winners[row, q, 2] = won_column[q] if q < n else -1",
-            *copies(":"),
-        ]
-        run += [f"        {line}" for line in inner]
-    else:
-        run = [
-            jit_run,
-            f"def run({', '.join(parameters)}, tile, first, last):",
-            "    B, N = g_u.shape",
-            "    tiles = (N + tile - 1) // tile",
-            *load_scalars,
-            "    for item in range(first, last):",
-            "        b = item // tiles",
-            "        lo = (item % tiles) * tile",
-            "        hi = min(lo + tile, N)",
-        ]
-        run += [f"        {line}" for line in [*each_step, f"    {call('lo:hi', '')}", *copies("lo:hi")]]
-
-    header = _HEADER.format(label=program.label, steps="all steps of a tile", **_FORMAT[program.dtype])
-    parts = [header, "\n".join(constants), "\n", "\n".join(helpers), "\n", _SELECT if program.inhibition else ""]
-    return "\n".join([*parts, *advance, "", "", *run, ""])
+    """Return the text of a program's module; its function ``run`` advances samples, or tiles of them, by all steps."""
+    return _Source(program).text()
 
 
 def _literal(value: str) -> str:
@@ -362,11 +421,11 @@ class _Workers:
     def _forget(self) -> None:
         self._pool, self._lock = None, threading.Lock()
 
-    def run(self, work: Callable[[int, int], None], items: int, threads: int) -> None:
-        """Call ``work(first, last)`` until all items are done, on up to `threads` threads, this one among them."""
+    def run(self, work: Callable[..., None], items: int, threads: int, more: tuple[int, ...] = ()) -> None:
+        """Call ``work(first, last, *more)`` until all items are done, on up to `threads` threads, this one among them."""
         threads = min(threads, items)
         if threads <= 1:
-            work(0, items)
+            work(0, items, *more)
             return
         with self._lock:
             if self._pool is None:
@@ -383,7 +442,7 @@ class _Workers:
                     first = next(starts, None)
                 if first is None:
                     return
-                work(first, min(first + piece, items))
+                work(first, min(first + piece, items), *more)
 
         others = [pool.submit(drain) for _ in range(threads - 1)]
         drain()
@@ -410,40 +469,63 @@ class _CpuKernel:
         outputs: dict[str, np.ndarray],
         constant_input: bool,
         steps: int,
-        winners: tuple[int, int, int, int, int] | None,
+        winners: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None:
-        B, N = refractory.shape
+        B, N = states[0].shape
         nothing = np.empty((0, N), scalars.dtype)
 
         def rows(name: str, unwanted: np.ndarray) -> np.ndarray:
             return outputs[name].reshape(steps * B, N) if name in outputs else unwanted
 
         # spikes and u_pre are written in any case: one row per sample takes what nobody asked for
-        arguments = [x.reshape(-1, N), constant_input, steps, *states, refractory, scalars, arrays, periods]
+        arguments = [x.reshape(-1, N), constant_input, *states, refractory, scalars, arrays, periods]
         arguments.append(rows("spikes", np.empty((B, N), np.bool_)))
         arguments.append(rows("refractory", np.empty((0, N), np.int32)))
         arguments += [rows(state, nothing) for state in self.program.states]
         if self.program.u_pre:
             arguments.append(rows("u_pre", np.empty((B, N), scalars.dtype)))
-        run = self._run
-        if winners is not None:
-            k, scope, radius, H, W = winners
-            won = outputs["winners"].reshape(steps * B, k, 3) if "winners" in outputs else np.empty((0, k, 3), np.int32)
-            arguments += [won, k, scope, radius, H, W]
-            items = B
-        else:
-            arguments.append(TILE)
-            items = B * -(-N // TILE)
         if B * N * steps < PARALLEL_NEURON_STEPS:
             threads = 1
-        _WORKERS.run(lambda first, last: run(*arguments, first, last), items, threads)
+        if winners is None:
+            arguments += [steps, TILE]
+            _WORKERS.run(partial(self._run, *arguments), B * -(-N // TILE), threads)
+        else:
+            self._run_competing(arguments, outputs, B, N, steps, winners, threads)
+
+    def _run_competing(
+        self,
+        arguments: list[Any],
+        outputs: dict[str, np.ndarray],
+        B: int,
+        N: int,
+        steps: int,
+        winners: tuple[int, int, int, int],
+        threads: int,
+    ) -> None:
+        k, radius, H, W = winners
+        F = N // (H * W)
+        whole = np.int32 if self.program.dtype == "float32" else np.int64
+        won = outputs["winners"].reshape(steps * B, k, 3) if "winners" in outputs else np.empty((0, k, 3), np.int32)
+        # with a radius a map may be searched again, so all keys are kept; else a map's own are enough
+        keys = np.empty((B, N if radius > 0 else 0), whole)
+        arguments += [won, np.empty((B, k, 3), np.int32), keys, np.empty((B, F), whole), np.empty((B, F), np.int64)]
+        arguments += [k, radius, H, W]
+        run = self._run
+        if B >= threads or N < PARALLEL_NEURONS:
+            _WORKERS.run(lambda first, last: run(*arguments, 1, 0, steps, 0, F, first, last), B, threads)
+            return
+        for b in range(B):
+            for t in range(steps):
+                _WORKERS.run(partial(run, *arguments, 0, t, t + 1), F, threads, (b, b + 1))
+                run(*arguments, 1, t, t + 1, 0, 0, b, b + 1)
 
 
 class CpuBackend:
     """Numba loops on the host's processors, numpy arrays; torch tensors on the CPU come and go without a copy."""
 
     name = "cpu"
+    compact = True
     emits = ("source", "llvm", "asm")
 
     def unavailable(self) -> str | None:

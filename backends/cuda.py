@@ -184,12 +184,7 @@ if cuda.syncthreads_or(fired):
         winner = won[b, q, 0]
         found = won[b, q, 1] * W + won[b, q, 2]
         period = periods[{period}]
-        if scope == 0:
-            first, stop, stride = winner * size, (winner + 1) * size, 1
-        elif scope == 1:
-            first, stop, stride = found, N, size
-        else:
-            first, stop, stride = 0, N, 1
+        first, stop, stride = {inhibited}
         for j in range(first + tid * stride, stop, width * stride):
             if g_r[b, j] < period:
                 g_r[b, j] = period
@@ -199,6 +194,14 @@ if keep_winners:
         for i in range(3):
             winners[row, q, i] = won[b, q, i] if q < n else -1
 '''
+
+
+#: First and last neuron and stride of a winner's inhibited set.
+_INHIBITED = {
+    "feature": "winner * size, (winner + 1) * size, 1",
+    "location": "found, N, size",
+    "global": "0, N, 1",
+}
 
 
 def source(program: Program) -> str:
@@ -248,7 +251,10 @@ def source(program: Program) -> str:
             "            fired = 1",
             "            cuda.atomic.max(map_keys, (b, j // size), key)",
             "        keys[b, j] = key",
-            *_indented(1, [_COMPETE.format(period="winner * size + found" if varying_period else "0")]),
+            *_indented(1, [_COMPETE.format(
+                        period="winner * size + found" if varying_period else "0",
+                        inhibited=_INHIBITED[program.inhibition],
+                    )]),
             "    if keep_refractory:",
             "        cuda.syncthreads()",
             "        for j in range(tid, N, width):",
@@ -297,7 +303,7 @@ def _parameters(program: Program) -> dict[str, str]:
         whole = "int32" if real == "float32" else "int64"
         result.update({"keep_winners": "boolean", "winners": "int32[:, :, ::1]", "won": "int32[:, :, ::1]"})
         result.update({"keys": f"{whole}[:, ::1]", "map_keys": f"{whole}[:, ::1]"})
-        result.update(dict.fromkeys(("k", "scope", "radius", "H", "W"), "int64"))
+        result.update(dict.fromkeys(("k", "radius", "H", "W"), "int64"))
     return result
 
 
@@ -403,7 +409,7 @@ class _CudaKernel:
         outputs: dict[str, Any],
         constant_input: bool,
         steps: int,
-        winners: tuple[int, int, int, int, int] | None,
+        winners: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None:
         device, wrap = self._device, self._device.wrap
@@ -424,12 +430,12 @@ class _CudaKernel:
         if winners is None:
             self._run[-(-B * N // THREADS_FREE), THREADS_FREE, stream](*arguments)
             return
-        k, scope, radius, H, W = winners
+        k, radius, H, W = winners
         whole = "int32" if real == "float32" else "int64"
         kept = "winners" in outputs
         won = wrap(outputs["winners"]).reshape(steps * B, k, 3) if kept else device.empty((1, 1, 3), "int32")
         arguments += [kept, won, device.empty((B, k, 3), "int32")]
-        arguments += [device.empty((B, N), whole), device.empty((B, N // (H * W)), whole), k, scope, radius, H, W]
+        arguments += [device.empty((B, N), whole), device.empty((B, N // (H * W)), whole), k, radius, H, W]
         self._run[B, min(THREADS_KWTA, -(-N // 32) * 32), stream](*arguments)
 
 
@@ -443,6 +449,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    compact = False
     emits = ("source", "ptx")
 
     def __init__(self, device: Device | None = None):

@@ -9,7 +9,6 @@ import numpy as np
 
 from spyke_numba.engine import REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
-from spyke_numba.inhibition import SCOPES
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -85,7 +84,7 @@ def source(program: Program) -> str:
     helpers = helper_lines(lines, program.dtype, writer, None)
     constants = [f"{name} = real('{value}')" for value, name in writer.constants.items()]
     arguments = ["i_in", *(f"s_{state}" for state in program.states), "r", *(f"p_{name}" for name in program.constants)]
-    if not program.inhibition:
+    if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
     results = [*(f"s_{state}" for state in program.states), "r", "spiked", "new_u"]
     step = [f"def step({', '.join(arguments)}):", *(f"    {line}" for line in lines), f"    return {', '.join(results)}"]
@@ -115,7 +114,7 @@ class _TorchKernel:
         outputs: dict[str, torch.Tensor],
         constant_input: bool,
         steps: int,
-        winners: tuple[int, int, int, int, int] | None,
+        winners: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None:
         program = self.program
@@ -132,7 +131,7 @@ class _TorchKernel:
             *now, r, spiked, u_pre = step(x[0 if constant_input else t], *states, refractory, *constants)
             if winners is not None:
                 won = outputs["winners"][t] if "winners" in outputs else None
-                _compete(u_pre, spiked, r, periods, winners, won)
+                _compete(u_pre, spiked, r, periods, program.inhibition, winners, won)
             for state, new in zip(states, now, strict=True):
                 state.copy_(new)
             refractory.copy_(r)
@@ -147,13 +146,14 @@ def _compete(
     spiked: torch.Tensor,
     r: torch.Tensor,
     periods: torch.Tensor,
-    winners: tuple[int, int, int, int, int],
+    scope: str | None,
+    winners: tuple[int, int, int, int],
     won: torch.Tensor | None,
 ) -> None:
     """Pick up to k winners per sample, set the counters ``r`` of their inhibited sets, and write them to `won`."""
     import torch
 
-    k, scope, radius, H, W = winners
+    k, radius, H, W = winners
     B, N = u_pre.shape
     if won is not None:
         won.fill_(-1)
@@ -175,9 +175,9 @@ def _compete(
         feature, place = index // size, index % size
         row, column = place // W, place % W
         period = torch.where(valid, periods[index] if len(periods) > 1 else periods[0], 0).to(r.dtype)
-        if SCOPES[scope] == "feature":
+        if scope == "feature":
             counters[samples, feature] = torch.maximum(counters[samples, feature], period[:, None])
-        elif SCOPES[scope] == "location":
+        elif scope == "location":
             counters[samples, :, place] = torch.maximum(counters[samples, :, place], period[:, None])
         else:
             r.copy_(torch.maximum(r, period[:, None]))
@@ -196,6 +196,7 @@ class TorchBackend:
     """Whole tensors, one operation after the other, on the device of the input; numpy input runs on the CPU."""
 
     name = "torch"
+    compact = False
     emits = ("source",)
 
     def unavailable(self) -> str | None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import ast
 import copy
 import operator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from spyke_numba import elementary
 from spyke_numba.expressions import Function
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GENERATOR_VERSION = 1
 
 DTYPES = ("float32", "float64")
+Counters = Literal["own", "shared", "free", "held"]
 REFRACTORY = "refractory_timesteps"
 
 _FOLD = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -38,8 +39,10 @@ class Program:
     ----------
     spec : NeuronSpec
     dtype : {"float32", "float64"}
-    inhibition : bool
-        Whether winners are picked and inhibit sets; without, each neuron that spikes is refractory by itself.
+    inhibition : {None, "feature", "location", "global"}
+        The scope of the sets that winners inhibit; None: each neuron that spikes is refractory by itself.
+    compact : bool
+        Whether the refractory counters are one per inhibited set (map, location or sample) instead of one per neuron.
     floor : bool
         Whether the potential is floored.
     varying : frozenset of str
@@ -50,17 +53,18 @@ class Program:
 
     spec: NeuronSpec
     dtype: str = "float32"
-    inhibition: bool = False
+    inhibition: str | None = None
+    compact: bool = False
     floor: bool = False
     varying: frozenset[str] = field(default_factory=frozenset)
     u_pre: bool = False
 
     @classmethod
-    def of(cls, neuron: Neuron, *, dtype: str = "float32", inhibition: bool = False) -> Program:
+    def of(cls, neuron: Neuron, *, dtype: str = "float32", inhibition: str | None = None) -> Program:
         """Return the program of a neuron in a layer where arrays and distributions vary and numbers do not."""
         given = {name for name, value in neuron.given.items() if not isinstance(value, (float, type(None)))}
-        program = cls(neuron.spec, dtype, inhibition, neuron.has_floor)
-        return cls(neuron.spec, dtype, inhibition, neuron.has_floor, frozenset(given & set(program.constants)))
+        program = cls(neuron.spec, dtype, inhibition, floor=neuron.has_floor)
+        return replace(program, varying=frozenset(given & {*program.constants, REFRACTORY}))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -89,7 +93,7 @@ class Program:
     @property
     def label(self) -> str:
         """A short name for files and messages."""
-        parts = [self.spec.name.lower(), self.dtype, "kwta" if self.inhibition else "free"]
+        parts = [self.spec.name.lower(), self.dtype, self.inhibition or "free"]
         return "_".join(parts + (["varying"] if self.varying else []))
 
 
@@ -192,23 +196,32 @@ def _folded(node: ast.expr) -> ast.expr:
     return node
 
 
-def step_lines(program: Program, writer: Writer) -> list[str]:
+def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> list[str]:
     """Return the statements of one step of one neuron, without the choice of winners.
 
     The order is the contract: membrane, hold, floor, adaptation, spike, reset, count down.  After it, the backend picks
     winners among the ``spiked`` by ``new_u`` and sets the counters of their inhibited sets; without inhibition the
     last line has set the counter of each neuron that spiked.
+
+    Parameters
+    ----------
+    program : Program
+    writer : Writer
+    counters : {"own", "shared", "free", "held"}
+        Whether ``r`` is the neuron's own counter, counted down here; the counter of its set, only read here; or is known
+        to be 0 or not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
     """
     spec = program.spec
-    names = {name: f"p_{name}" for name in (*program.constants,)}
+    names = {name: f"p_{name}" for name in program.constants}
     names.update({name: f"s_{name}" for name in program.states})
     names["I"] = "i_in"
-    lines, (membrane,) = writer.inlined(spec.functions["membrane"], "membrane", names)
-    lines += [
-        f"new_u = {membrane}",
-        "held = r > NO_STEPS",
-        "new_u = where(held, p_resting_potential, new_u)",
-    ]
+    if counters == "held":
+        lines = ["new_u = p_resting_potential"]
+    else:
+        lines, (membrane,) = writer.inlined(spec.functions["membrane"], "membrane", names)
+        lines.append(f"new_u = {membrane}")
+        if counters != "free":
+            lines += ["held = r > NO_STEPS", "new_u = where(held, p_resting_potential, new_u)"]
     if program.floor:
         lines.append("new_u = where(new_u < p_floor, p_floor, new_u)")
     names["u_new"] = "new_u"
@@ -217,20 +230,22 @@ def step_lines(program: Program, writer: Writer) -> list[str]:
         more, values = writer.inlined(spec.functions["adaptation"], "adaptation", names)
         adapted = [f"new_{state}" for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(adapted, values, strict=True)]
-    lines.append("spiked = (new_u >= p_threshold) & (r == NO_STEPS)")
+    if counters == "held":
+        return [*lines, "s_u = new_u", *(f"s_{state} = new_{state}" for state in spec.states if "adaptation" in spec.functions)]
+    lines.append(f"spiked = (new_u >= p_threshold){'' if counters == 'free' else ' & (r == NO_STEPS)'}")
+    resets = adapted
     if "on_spike" in spec.functions:
         after = {**names, **dict(zip(spec.states, adapted, strict=True))}
         more, values = writer.inlined(spec.functions["on_spike"], "on_spike", after)
         jumped = [f"jumped_{state}" for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(jumped, values, strict=True)]
         resets = [f"where(spiked, {jump}, {now})" for jump, now in zip(jumped, adapted, strict=True)]
-    else:
-        resets = adapted
     lines.append("s_u = where(spiked, p_v_reset, new_u)")
     lines += [f"s_{state} = {value}" for state, value in zip(spec.states, resets, strict=True) if value != f"s_{state}"]
-    lines.append("r = where(held, r - ONE_STEP, r)")
-    if not program.inhibition:
-        lines.append(f"r = where(spiked, p_{REFRACTORY}, r)")
+    if counters == "own":
+        lines.append("r = where(held, r - ONE_STEP, r)")
+        if program.inhibition is None:
+            lines.append(f"r = where(spiked, p_{REFRACTORY}, r)")
     return lines
 
 

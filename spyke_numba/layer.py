@@ -7,14 +7,16 @@ import operator
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from spyke_numba import backends
+from spyke_numba.counters import gathered, spread
 from spyke_numba.engine import DTYPES, REFRACTORY, Program
 from spyke_numba.expressions import listing, suggest
-from spyke_numba.inhibition import KWTA, SCOPES
+from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.parameters import call_by_name, resolve
 from spyke_numba.recording import Recording
 from spyke_numba.spec import Neuron, NeuronSpec
@@ -102,6 +104,7 @@ class Layer:
         self._values: dict[str, Any] = {}
         self._states: list[Any] | None = None
         self._refractory: Any = None
+        self._counted_by: Scope | None = None
         self._like: Any = None
         self._place: Any = None
         self._constants: Any = None
@@ -196,10 +199,9 @@ class Layer:
         names = ("u", *self._neuron.spec.states, "refractory")
         full = (self._batch, *self._shape)  # type: ignore[misc]
         copies = {}
-        for name, array in zip(names, (*self._states, self._refractory), strict=True):
-            host = np.array(self._backend.download(array)).reshape(full)
-            like = self._like
-            copies[name] = self._backend.give(self._backend.upload(host, like), like)
+        hosts = [*(self._backend.download(array) for array in self._states), self._counters()]
+        for name, host in zip(names, hosts, strict=True):
+            copies[name] = self._backend.give(self._backend.upload(host.reshape(full), self._like), self._like)
         return types.MappingProxyType(copies)
 
     @state.setter
@@ -226,7 +228,7 @@ class Layer:
                 hosts.append(host.reshape(batch, -1).astype(self._dtype))
         self._batch = batch
         *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
-        self._states = states
+        self._states, self._counted_by = states, None
 
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
@@ -352,14 +354,35 @@ class Layer:
             hosts.append(np.tile(full.astype(self._dtype), (self._batch, 1)))
         self._states = [self._backend.upload(host, like) for host in hosts]
         self._refractory = self._backend.upload(np.zeros(hosts[0].shape, np.int32), like)
+        self._counted_by = None
         self._place = self._backend.place(like)
 
-    def _program(self, inhibition: bool, u_pre: bool) -> Program:
-        spec = self._neuron.spec
+    def _maps(self) -> tuple[int, int]:
+        """Return the number of feature maps, and of neurons in one."""
+        assert self._shape is not None
+        return self._shape[0], math.prod(self._shape[1:])
+
+    def _counters(self) -> np.ndarray:
+        """Return each neuron's refractory counter, (B, N), on the host."""
+        return spread(self._backend.download(self._refractory), self._counted_by, *self._maps())
+
+    def _count_by(self, scope: Scope | None, like: Any) -> None:
+        """Keep one refractory counter per set of a scope, where backend and state allow it, else one per neuron."""
+        wanted = scope if self._backend.compact else None
+        if wanted == self._counted_by:
+            return
+        host = self._counters()
+        sets = gathered(host, wanted, *self._maps()) if wanted is not None else host
+        if sets is None:
+            wanted, sets = None, host
+        if wanted != self._counted_by:
+            self._refractory = self._backend.upload(sets, like)
+            self._counted_by = wanted
+
+    def _program(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
-        program = Program(spec, self._dtype, inhibition, self._neuron.has_floor, frozenset(), u_pre)
-        used = {*program.constants, REFRACTORY}
-        return Program(spec, self._dtype, inhibition, self._neuron.has_floor, frozenset(varying & used), u_pre)
+        program = Program(self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, u_pre=u_pre)
+        return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
     def _bind(self, like: Any) -> None:
         """Put constants and state where results for the input `like` live."""
@@ -372,7 +395,7 @@ class Layer:
         if self._states is None:
             self._start(like)
         if self._constants is None or place != self._place:
-            program = self._program(False, False)
+            program = self._program(None, False, False)
             size = math.prod(self._shape)  # type: ignore[arg-type]
             scalars = np.array([self._values[name] for name in program.scalars], dtype=self._dtype)
             arrays = np.empty((len(program.arrays), size), dtype=self._dtype)
@@ -380,11 +403,11 @@ class Layer:
                 row[:] = self._values[name].reshape(-1)
             periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
             self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
-            self._kernels: dict[tuple[bool, bool], Any] = {}
+            self._kernels: dict[tuple[Scope | None, bool, bool], Any] = {}
         self._place = place
 
-    def _kernel(self, inhibition: bool, u_pre: bool) -> Any:
-        key = (inhibition, u_pre)
+    def _kernel(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Any:
+        key = (inhibition, compact, u_pre)
         if key not in self._kernels:
             self._kernels[key] = self._backend.kernel(self._program(*key))
         return self._kernels[key]
@@ -407,7 +430,7 @@ class Layer:
             self._build(shape)
         if self._batch is None:
             self._batch = batch
-        F, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
+        _, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
         native = self._backend.take(x, self._dtype)
         self._bind(x)
         self._like = x
@@ -419,10 +442,10 @@ class Layer:
             else:
                 kind = {"spikes": "bool", "refractory": "int32"}.get(name, self._dtype)
                 outputs[name] = self._backend.empty((T, *tail), kind, x)
-        kernel = self._kernel(inhibition is not None, "u_pre" in record)
-        winners = None
-        if inhibition is not None:
-            winners = (inhibition.k, SCOPES.index(inhibition.scope), inhibition.radius, H, W)
+        scope = None if inhibition is None else inhibition.scope
+        self._count_by(scope, x)
+        kernel = self._kernel(scope, self._counted_by is not None, "u_pre" in record)
+        winners = None if inhibition is None else (inhibition.k, inhibition.radius, H, W)
         if T:
             kernel.run(
                 native, self._states, self._refractory, *self._constants, outputs, one_step, T, winners, self._threads

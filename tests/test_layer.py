@@ -224,9 +224,10 @@ def test_no_recompilation_for_another_size() -> None:
     for shape, batch, k, steps, threshold in (((3, 4, 5), 1, 1, 4, 1.0), ((2, 7, 3), 3, 5, 9, 2.0)):
         layer = Layer(models.LIF(threshold=threshold), shape, batch, KWTA(k), "cpu")
         layer.run(np.zeros((steps, batch, *shape)))
-        run = layer._kernel(True, False)._run
+        run = layer._kernel("feature", True, False)._run
         kernels.add(run)
         assert len(run.signatures) == 1
+    assert layer._counted_by == "feature"
     assert len(kernels) == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spyke_numba.models.exponential import DELTA_T, THETA_RH
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
-from spyke_numba.ops import exp
+from spyke_numba.ops import exp, where
 from spyke_numba.spec import NeuronSpec, Param, State
 
 
@@ -13,8 +13,9 @@ def _membrane(u, I, w, resting_potential, delta_t, theta_rh, leak, gain):
     return u + ((resting_potential - u + upswing) * leak + (I - w) * gain)
 
 
-def _adaptation(u_new, w, resting_potential, a, w_leak):
-    return w + (a * (u_new - resting_potential) - w) * w_leak
+def _adaptation(u, u_new, w, resting_potential, a, w_leak, w_from_new):
+    potential = where(w_from_new > 0, u_new, u)
+    return w + (a * (potential - resting_potential) - w) * w_leak
 
 
 def _on_spike(w, b):
@@ -36,11 +37,12 @@ AdEx = NeuronSpec(
         "C": CAPACITANCE,
         "delta_t": DELTA_T,
         "theta_rh": THETA_RH,
-        "a": Param(0.6, "uS", "subthreshold adaptation"),
-        "b": Param(0.7, "nA", "jump of the adaptation at a spike"),
+        "a": Param(0.6, "nS", "subthreshold adaptation"),
+        "b": Param(0.7, "pA", "jump of the adaptation at a spike"),
         "tau_w": Param(1.0, "s", "time constant of the adaptation", above=0.0),
+        "w_from_new": Param(1.0, "", "1: the adaptation follows the new potential; 0: the one before the step"),
     },
-    states={"w": State(0.0, "adaptation current")},
+    states={"w": State(0.0, "adaptation current, pA like the input")},
     derived={
         "leak": lambda ts, tau_rc: ts / tau_rc,
         "gain": lambda ts, C: ts / C,

@@ -10,9 +10,9 @@ def _membrane(u, I, w, h, c2, c1, c0):
     return u + h * (c2 * u * u + c1 * u + c0 + I - w)
 
 
-def _adaptation(u, u_new, w, h, a, b, w_offset, w_from_new):
+def _adaptation(u, u_new, w, h, a, b, w_offset, w_decay, w_from_new):
     potential = where(w_from_new > 0, u_new, u)
-    return w + h * (a * (b * (potential + w_offset) - w))
+    return w + h * (a * (b * (potential + w_offset) - w_decay * w))
 
 
 def _on_spike(w, d):
@@ -24,7 +24,7 @@ Izhikevich = NeuronSpec(
     summary="Izhikevich's simple model: a quadratic potential and a linear recovery variable, time in ms.",
     equations=(
         "u' = u + h (c2 u^2 + c1 u + c0 + I - w),  h = ts in ms",
-        "w' = w + h a (b (u' + w_offset) - w)",
+        "w' = w + h a (b (u' + w_offset) - w_decay w)",
         "at a spike: u = v_reset (c unless given), w = w' + d",
     ),
     source="Izhikevich 2003, doi:10.1109/TNN.2003.820440; 2004, doi:10.1109/TNN.2004.832719",
@@ -37,6 +37,7 @@ Izhikevich = NeuronSpec(
         "c1": Param(5.0, "", "linear coefficient of the potential"),
         "c0": Param(140.0, "mV", "constant of the potential"),
         "w_offset": Param(0.0, "mV", "offset of the potential in the recovery"),
+        "w_decay": Param(1.0, "", "decay of the recovery, beside its rate; 0 in the published accommodation pattern"),
         "w_from_new": Param(1.0, "", "1: the recovery follows the new potential; 0: the one before the step"),
     },
     states={"w": State(lambda u, b: b * u, "recovery variable")},
