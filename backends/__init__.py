@@ -48,7 +48,8 @@ class Kernel(Protocol):
         periods : (1,) or (N,) int32 array
             Refractory period N.
         outputs : dict of str to array
-            What to record: ``"spikes"`` (T, B, N) bool, a state or ``"u_pre"`` (T, B, N), ``"winners"`` (T, B, k, 3) int32.
+            What to record: ``"spikes"`` (T, B, N) bool, a state or ``"u_pre"``, ``"refractory"`` (T, B, N),
+            ``"winners"`` (T, B, k, 3) int32.
         constant_input : bool
         steps : int
             T.
@@ -111,7 +112,9 @@ def get(name: str) -> Backend:
         When there is no such backend.
     """
     if name not in names():
-        raise KeyError(f"unknown backend {name!r}{suggest(str(name), names())}: allowed are {listing((*names(), 'auto'))}")
+        raise KeyError(
+            f"unknown backend {name!r}{suggest(str(name), names())}: allowed are {listing((*names(), 'auto'))}"
+        )
     return importlib.import_module(f"{__name__}.{name}").BACKEND
 
 
@@ -127,7 +130,9 @@ def choose(backend: str | Backend) -> Backend:
     """
     if not isinstance(backend, str):
         if not isinstance(backend, Backend):
-            raise TypeError(f"backend is {backend!r}: give one of {listing((*names(), 'auto'))}, or a Backend")
+            raise TypeError(
+                f"backend is {backend!r}: give one of {listing((*names(), 'auto'))}, or a Backend"
+            )
         return backend
     if backend == "auto":
         cuda = get("cuda")

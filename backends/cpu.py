@@ -140,7 +140,7 @@ _JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy")'
 # the rows never overlap, and saying so saves the run-time checks that keep LLVM from vectorising many arrays at once
 _JIT_ROW = '@njit(error_model="numpy")'
 
-_SELECT = '''\
+_SELECT = """\
 @njit(error_model="numpy")
 def first_place(keys, key):
     place = 0
@@ -199,7 +199,7 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
     return n
 
 
-'''
+"""
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
 _INHIBITED = {
@@ -286,7 +286,9 @@ class _Source:
         types.update({f"g_{state}": "matrix" for state in states})
         types.update({"g_r": "types.int32[:, ::1]", "scalars": "real_type[::1]", "arrays": "matrix"})
         types.update({"periods": "types.int32[::1]", "spikes": "types.boolean[:, ::1]"})
-        types.update({"out_refractory": "types.int32[:, ::1]", **{f"out_{name}": "matrix" for name in self.recorded}})
+        types.update(
+            {"out_refractory": "types.int32[:, ::1]", **{f"out_{name}": "matrix" for name in self.recorded}}
+        )
         if self.program.inhibition is not None:
             types.update({"winners": "types.int32[:, :, ::1]", "won": "types.int32[:, :, ::1]"})
             types.update({"keys": "whole_type[:, ::1]", "map_keys": "whole_type[:, ::1]"})
@@ -294,7 +296,12 @@ class _Source:
         types.update(dict.fromkeys(more, "types.int64"))
         signature = f"types.void({', '.join(types.values())})"
         load = [f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars)]
-        return [_JIT.format(signature=signature), f"def run({', '.join(types)}):", "    B, N = g_u.shape", *load]
+        return [
+            _JIT.format(signature=signature),
+            f"def run({', '.join(types)}):",
+            "    B, N = g_u.shape",
+            *load,
+        ]
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
@@ -380,7 +387,19 @@ class _Source:
             "            for j in range(N):",
             f"                out_refractory[row, j] = {recorded}",
         ]
-        more = ["k", "radius", "H", "W", "compete", "first_step", "last_step", "first_map", "last_map", "first", "last"]
+        more = [
+            "k",
+            "radius",
+            "H",
+            "W",
+            "compete",
+            "first_step",
+            "last_step",
+            "first_map",
+            "last_map",
+            "first",
+            "last",
+        ]
         return [_SELECT, *functions, *self.head(more), *(f"    {line}" for line in loop), ""]
 
     def text(self) -> str:
@@ -406,11 +425,13 @@ def _module(program: Program) -> ModuleType:
     import llvmlite
     import numba
 
-    return load_module(f"{program.label}_cpu", source(program), f"numba {numba.__version__} llvmlite {llvmlite.__version__}")
+    return load_module(
+        f"{program.label}_cpu", source(program), f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
+    )
 
 
 class _Workers:
-    """A pool of threads for kernels that release the interpreter's lock; made when first needed, and anew in a child."""
+    """A pool of threads for kernels that release the interpreter's lock, made when first needed."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -422,7 +443,7 @@ class _Workers:
         self._pool, self._lock = None, threading.Lock()
 
     def run(self, work: Callable[..., None], items: int, threads: int, more: tuple[int, ...] = ()) -> None:
-        """Call ``work(first, last, *more)`` until all items are done, on up to `threads` threads, this one among them."""
+        """Call ``work(first, last, *more)`` until all items are done, on up to `threads` threads with this one."""
         threads = min(threads, items)
         if threads <= 1:
             work(0, items, *more)
@@ -506,13 +527,23 @@ class _CpuKernel:
         k, radius, H, W = winners
         F = N // (H * W)
         whole = np.int32 if self.program.dtype == "float32" else np.int64
-        won = outputs["winners"].reshape(steps * B, k, 3) if "winners" in outputs else np.empty((0, k, 3), np.int32)
+        won = (
+            outputs["winners"].reshape(steps * B, k, 3)
+            if "winners" in outputs
+            else np.empty((0, k, 3), np.int32)
+        )
         # with a radius a map may be searched again, so all keys are kept; else a map's own are enough
         keys = np.empty((B, N if radius > 0 else 0), whole)
-        arguments += [won, np.empty((B, k, 3), np.int32), keys, np.empty((B, F), whole), np.empty((B, F), np.int64)]
+        arguments += [
+            won,
+            np.empty((B, k, 3), np.int32),
+            keys,
+            np.empty((B, F), whole),
+            np.empty((B, F), np.int64),
+        ]
         arguments += [k, radius, H, W]
         run = self._run
-        if B >= threads or N < PARALLEL_NEURONS:
+        if threads <= B or N < PARALLEL_NEURONS:
             _WORKERS.run(lambda first, last: run(*arguments, 1, 0, steps, 0, F, first, last), B, threads)
             return
         for b in range(B):

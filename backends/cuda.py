@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spyke_numba.backends._ptx import compile_ptx
 from spyke_numba.engine import REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
@@ -16,8 +17,8 @@ from spyke_numba.generated import load_module
 THREADS_FREE = 256
 THREADS_KWTA = 512
 
-# Products go through libdevice's fmul_rn, which the compiler never contracts with a sum into a fused multiply-add:
-# the host's processors round twice, and so must the GPU.
+# Products go through libdevice's fmul_rn, which the compiler never contracts with a sum into a fused multiply-add (the
+# host's processors round twice, and so must the GPU); so do quotients, since one by a power of two becomes a product.
 _HEADER = '''\
 """Generated for {label}: all steps in one launch. Do not edit."""
 
@@ -42,6 +43,11 @@ def where(condition, a, b):
 @cuda.jit(device=True)
 def product(a, b):
     return libdevice.{multiply}(a, b)
+
+
+@cuda.jit(device=True)
+def quotient(a, b):
+    return libdevice.{divide}(a, b)
 
 
 @cuda.jit(device=True)
@@ -94,6 +100,7 @@ _FORMAT: dict[str, dict[str, object]] = {
         "sign_shift": 31,
         "largest": 0x7FFFFFFF,
         "multiply": "fmul_rn",
+        "divide": "fdiv_rn",
         "fabs": "fabsf",
         "sqrt": "fsqrt_rn",
         "rint": "rintf",
@@ -111,6 +118,7 @@ _FORMAT: dict[str, dict[str, object]] = {
         "sign_shift": 63,
         "largest": 0x7FFFFFFFFFFFFFFF,
         "multiply": "dmul_rn",
+        "divide": "ddiv_rn",
         "fabs": "fabs",
         "sqrt": "dsqrt_rn",
         "rint": "rint",
@@ -119,6 +127,9 @@ _FORMAT: dict[str, dict[str, object]] = {
         "to_whole": "double2ll_rn",
     },
 }
+
+# the bound lets the compiler count on 128 registers or more for each thread of a block
+_JIT = "@cuda.jit(launch_bounds={threads})"
 
 _OUTSIDE = '''\
 @cuda.jit(device=True)
@@ -137,7 +148,7 @@ def outside(place, W, radius, won, b, n):
 
 # A block per sample. Per-map maxima are collected while updating; they are upper bounds once a radius excludes
 # places, and only a map that reaches the front is searched again.
-_COMPETE = '''\
+_COMPETE = """\
 n = 0
 if cuda.syncthreads_or(fired):
     while n < k:
@@ -193,7 +204,7 @@ if keep_winners:
     for q in range(tid, k, width):
         for i in range(3):
             winners[row, q, i] = won[b, q, i] if q < n else -1
-'''
+"""
 
 
 #: First and last neuron and stride of a winner's inhibited set.
@@ -206,7 +217,7 @@ _INHIBITED = {
 
 def source(program: Program) -> str:
     """Return the text of a program's module; its kernel ``run`` advances all steps."""
-    writer = Writer(product="product")
+    writer = Writer(product="product", quotient="quotient")
     lines = step_lines(program, writer)
     helpers = helper_lines(lines, program.dtype, writer, "@cuda.jit(device=True)")
     constants = [f"{name} = real('{value}')" for value, name in writer.constants.items()]
@@ -251,10 +262,15 @@ def source(program: Program) -> str:
             "            fired = 1",
             "            cuda.atomic.max(map_keys, (b, j // size), key)",
             "        keys[b, j] = key",
-            *_indented(1, [_COMPETE.format(
+            *_indented(
+                1,
+                [
+                    _COMPETE.format(
                         period="winner * size + found" if varying_period else "0",
                         inhibited=_INHIBITED[program.inhibition],
-                    )]),
+                    )
+                ],
+            ),
             "    if keep_refractory:",
             "        cuda.syncthreads()",
             "        for j in range(tid, N, width):",
@@ -276,8 +292,20 @@ def source(program: Program) -> str:
             *_indented(1, put),
         ]
     header = _HEADER.format(label=program.label, **_FORMAT[program.dtype])
-    parts = [header, "\n".join(constants), "\n", "\n".join(helpers), "\n", _OUTSIDE if program.inhibition else ""]
-    kernel = ["@cuda.jit", f"def run({', '.join(signature)}):", *_indented(1, body), ""]
+    parts = [
+        header,
+        "\n".join(constants),
+        "\n",
+        "\n".join(helpers),
+        "\n",
+        _OUTSIDE if program.inhibition else "",
+    ]
+    kernel = [
+        _JIT.format(threads=THREADS_FREE if program.inhibition is None else THREADS_KWTA),
+        f"def run({', '.join(signature)}):",
+        *_indented(1, body),
+        "",
+    ]
     return "\n".join([*parts, *kernel])
 
 
@@ -298,7 +326,9 @@ def _parameters(program: Program) -> dict[str, str]:
     result.update({"g_r": "int32[:, ::1]", "scalars": row, "arrays": matrix, "periods": "int32[::1]"})
     result.update({"keep_spikes": "boolean", "spikes": "boolean[:, ::1]"})
     for name in _recorded(program):
-        result.update({f"keep_{name}": "boolean", f"out_{name}": "int32[:, ::1]" if name == "refractory" else matrix})
+        result.update(
+            {f"keep_{name}": "boolean", f"out_{name}": "int32[:, ::1]" if name == "refractory" else matrix}
+        )
     if program.inhibition:
         whole = "int32" if real == "float32" else "int64"
         result.update({"keep_winners": "boolean", "winners": "int32[:, :, ::1]", "won": "int32[:, :, ::1]"})
@@ -338,8 +368,13 @@ class _Gpu:
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("numba_cuda") is None:
             return "numba-cuda is not installed: pip install 'spyke_numba[cuda13]' (or [cuda12] for a CUDA 12 driver)"
-        from numba import cuda
-
+        try:
+            from numba import cuda
+        except Exception as error:  # numba-cuda without the toolkit's libraries raises its own kinds
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return (
+                f"numba-cuda cannot be imported ({reason}): pip install 'spyke_numba[cuda13]' (or [cuda12])"
+            )
         if not cuda.is_available():
             return "no CUDA GPU and driver were found: install NVIDIA's driver, or use backend='cpu'"
         return None
@@ -468,9 +503,10 @@ class CudaBackend:
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the module's text, or the PTX of its kernel for an architecture such as ``"sm_90"``."""
+        text = source(program)
         if kind == "source":
-            return source(program)
-        raise NotImplementedError
+            return text
+        return compile_ptx(text, "run", ", ".join(_parameters(program).values()), arch or "sm_90")
 
     def place(self, x: Any) -> Any:
         """Return the GPU of the input; the current one for anything on the host."""

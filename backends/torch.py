@@ -83,11 +83,20 @@ def source(program: Program) -> str:
     lines = step_lines(program, writer)
     helpers = helper_lines(lines, program.dtype, writer, None)
     constants = [f"{name} = real('{value}')" for value, name in writer.constants.items()]
-    arguments = ["i_in", *(f"s_{state}" for state in program.states), "r", *(f"p_{name}" for name in program.constants)]
+    arguments = [
+        "i_in",
+        *(f"s_{state}" for state in program.states),
+        "r",
+        *(f"p_{name}" for name in program.constants),
+    ]
     if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
     results = [*(f"s_{state}" for state in program.states), "r", "spiked", "new_u"]
-    step = [f"def step({', '.join(arguments)}):", *(f"    {line}" for line in lines), f"    return {', '.join(results)}"]
+    step = [
+        f"def step({', '.join(arguments)}):",
+        *(f"    {line}" for line in lines),
+        f"    return {', '.join(results)}",
+    ]
     body = [*constants, "", *helpers, *step, "", "return step"]
     header = _HEADER.format(label=program.label, **_FORMAT[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
@@ -121,7 +130,10 @@ class _TorchKernel:
         if x.device not in self._steps:
             self._steps[x.device] = _module(program).bind(x.device)
         step = self._steps[x.device]
-        values = {**dict(zip(program.scalars, scalars, strict=True)), **dict(zip(program.arrays, arrays, strict=True))}
+        values = {
+            **dict(zip(program.scalars, scalars, strict=True)),
+            **dict(zip(program.arrays, arrays, strict=True)),
+        }
         constants = [values[name] for name in program.constants]
         if winners is None:
             constants.append(periods if len(periods) > 1 else periods[0])
@@ -135,7 +147,12 @@ class _TorchKernel:
             for state, new in zip(states, now, strict=True):
                 state.copy_(new)
             refractory.copy_(r)
-            values_now = {"spikes": spiked, "u_pre": u_pre, "refractory": r, **dict(zip(program.states, now, strict=True))}
+            values_now = {
+                "spikes": spiked,
+                "u_pre": u_pre,
+                "refractory": r,
+                **dict(zip(program.states, now, strict=True)),
+            }
             for name, output in outputs.items():
                 if name != "winners":
                     output[t] = values_now[name].reshape(output[t].shape)

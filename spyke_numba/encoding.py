@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 __all__ = [
     "difference_of_gaussians",
@@ -157,7 +158,7 @@ def latency_code(
     *,
     wave: Wave = "one-shot",
     order: Order = "rank",
-    dtype: str | np.dtype = bool,
+    dtype: DTypeLike = bool,
 ) -> np.ndarray:
     """Return a wave of spikes in which the strongest value spikes first (see `latencies`).
 
@@ -180,7 +181,7 @@ def latency_code(
 
 
 def spike_wave(
-    first: np.ndarray, steps: range, *, wave: Wave = "one-shot", dtype: str | np.dtype = bool
+    first: np.ndarray, steps: range, *, wave: Wave = "one-shot", dtype: DTypeLike = bool
 ) -> np.ndarray:
     """Return the part of a wave of spikes that lies in `steps`, given each neuron's `latencies`.
 
@@ -213,7 +214,7 @@ def rate_code(
     rate: float = 100.0,
     ts: float = 0.001,
     seed: int | np.random.Generator = 0,
-    dtype: str | np.dtype = bool,
+    dtype: DTypeLike = bool,
 ) -> np.ndarray:
     """Return independent random spike trains whose rates are proportional to the values.
 

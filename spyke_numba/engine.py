@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 import operator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -62,9 +63,15 @@ class Program:
     @classmethod
     def of(cls, neuron: Neuron, *, dtype: str = "float32", inhibition: str | None = None) -> Program:
         """Return the program of a neuron in a layer where arrays and distributions vary and numbers do not."""
-        given = {name for name, value in neuron.given.items() if not isinstance(value, (float, type(None)))}
-        program = cls(neuron.spec, dtype, inhibition, floor=neuron.has_floor)
-        return replace(program, varying=frozenset(given & {*program.constants, REFRACTORY}))
+        spec = neuron.spec
+        varying = {name for name, value in neuron.given.items() if not isinstance(value, (float, type(None)))}
+        rules = {name: p.default for name, p in spec.all_params.items() if name not in neuron.given}
+        # twice, since a default may follow one that stands after it
+        for name, rule in [*rules.items(), *rules.items(), *spec.derived.items()]:
+            if callable(rule) and varying & set(inspect.signature(rule).parameters):
+                varying.add(name)
+        program = cls(spec, dtype, inhibition, floor=neuron.has_floor)
+        return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -106,12 +113,12 @@ class Writer:
 
     Parameters
     ----------
-    product : str, optional
-        Name of the function that multiplies without contraction; None writes ``*``.
+    product, quotient : str, optional
+        Names of the functions that multiply and divide without contraction; None writes ``*`` and ``/``.
     """
 
-    def __init__(self, product: str | None = None):
-        self.product = product
+    def __init__(self, product: str | None = None, quotient: str | None = None):
+        self.product, self.quotient = product, quotient
         self.constants: dict[str, str] = {}
 
     def constant(self, value: float) -> str:
@@ -124,7 +131,7 @@ class Writer:
 
     def _write(self, node: ast.expr, names: dict[str, str]) -> ast.expr:
         match node:
-            case ast.Constant(value=value):
+            case ast.Constant(value=int() | float() as value):
                 return ast.Name(self.constant(value))
             case ast.Name(id=name):
                 return ast.Name(names[name])
@@ -132,7 +139,7 @@ class Writer:
                 return self._write(operand, names)
             case ast.UnaryOp(op=op, operand=operand):
                 return ast.UnaryOp(op, self._write(operand, names))
-            case ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=power)):
+            case ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=int() as power)):
                 factor = self._write(base, names)
                 result = factor
                 for _ in range(power - 1):
@@ -140,6 +147,10 @@ class Writer:
                 return result
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
                 return self._multiply(self._write(left, names), self._write(right, names))
+            case ast.BinOp(left=left, op=ast.Div(), right=right) if self.quotient is not None:
+                return ast.Call(
+                    ast.Name(self.quotient), [self._write(left, names), self._write(right, names)], []
+                )
             case ast.BinOp(left=left, op=op, right=right):
                 return ast.BinOp(self._write(left, names), op, self._write(right, names))
             case ast.Compare(left=left, ops=ops, comparators=[right]):
@@ -186,13 +197,19 @@ def _folded(node: ast.expr) -> ast.expr:
         elif isinstance(value, list):
             setattr(node, name, [_folded(item) if isinstance(item, ast.expr) else item for item in value])
     match node:
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)):
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return ast.Constant(-float(value))
-        case ast.BinOp(left=ast.Constant(value=left), op=op, right=ast.Constant(value=right)) if type(op) in _FOLD:
+        case ast.BinOp(
+            left=ast.Constant(value=int() | float() as left),
+            op=op,
+            right=ast.Constant(value=int() | float() as right),
+        ) if type(op) in _FOLD:
             try:
                 return ast.Constant(float(_FOLD[type(op)](left, right)))
             except ZeroDivisionError:
-                raise ValueError(f"the constant {left} / {right} is not a number: change the divisor") from None
+                raise ValueError(
+                    f"the constant {left} / {right} is not a number: change the divisor"
+                ) from None
     return node
 
 
@@ -208,8 +225,8 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
     program : Program
     writer : Writer
     counters : {"own", "shared", "free", "held"}
-        Whether ``r`` is the neuron's own counter, counted down here; the counter of its set, only read here; or is known
-        to be 0 or not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
+        Whether ``r`` is the neuron's own counter, counted down here; the counter of its set, only read here; or is
+        known to be 0 or not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
     """
     spec = program.spec
     names = {name: f"p_{name}" for name in program.constants}
@@ -231,7 +248,11 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
         adapted = [f"new_{state}" for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(adapted, values, strict=True)]
     if counters == "held":
-        return [*lines, "s_u = new_u", *(f"s_{state} = new_{state}" for state in spec.states if "adaptation" in spec.functions)]
+        return [
+            *lines,
+            "s_u = new_u",
+            *(f"s_{state} = new_{state}" for state in spec.states if "adaptation" in spec.functions),
+        ]
     lines.append(f"spiked = (new_u >= p_threshold){'' if counters == 'free' else ' & (r == NO_STEPS)'}")
     resets = adapted
     if "on_spike" in spec.functions:
@@ -241,7 +262,11 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
         lines += more + [f"{name} = {value}" for name, value in zip(jumped, values, strict=True)]
         resets = [f"where(spiked, {jump}, {now})" for jump, now in zip(jumped, adapted, strict=True)]
     lines.append("s_u = where(spiked, p_v_reset, new_u)")
-    lines += [f"s_{state} = {value}" for state, value in zip(spec.states, resets, strict=True) if value != f"s_{state}"]
+    lines += [
+        f"s_{state} = {value}"
+        for state, value in zip(spec.states, resets, strict=True)
+        if value != f"s_{state}"
+    ]
     if counters == "own":
         lines.append("r = where(held, r - ONE_STEP, r)")
         if program.inhibition is None:
@@ -252,7 +277,11 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
 def helper_lines(lines: list[str], dtype: str, writer: Writer, decorator: str | None) -> list[str]:
     """Return the definitions of the elementary functions that these lines call, each before its callers."""
     tree = ast.parse("\n".join(lines))
-    needed = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    needed = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     available = elementary.functions(dtype)
     for name in reversed(list(available)):
         if name in needed:

@@ -123,7 +123,9 @@ def read(function: Callable[..., object], owner: str, vocabulary: Mapping[str, i
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError, IndentationError):
-        raise TypeError(f"the source of {owner} cannot be read: define it with def in a file, not in eval or lambda") from None
+        raise TypeError(
+            f"the source of {owner} cannot be read: define it with def in a file, not in eval or lambda"
+        ) from None
     definition = tree.body[0]
     if not isinstance(definition, ast.FunctionDef):
         raise TypeError(f"{owner} is not a plain def: write it as a def with assignments and one return")
@@ -132,7 +134,9 @@ def read(function: Callable[..., object], owner: str, vocabulary: Mapping[str, i
 
 
 class _Reader:
-    def __init__(self, owner: str, arguments: tuple[str, ...], vocabulary: Mapping[str, int], line_offset: int):
+    def __init__(
+        self, owner: str, arguments: tuple[str, ...], vocabulary: Mapping[str, int], line_offset: int
+    ):
         self.owner = owner
         self.arguments = arguments
         self.vocabulary = vocabulary
@@ -172,8 +176,14 @@ class _Reader:
         ):
             return statement.targets[0].id, statement.value
         if isinstance(statement, (ast.If, ast.While, ast.For, ast.Assert)):
-            raise self.fail(statement, f"'{type(statement).__name__.lower()}' branches on values: use where(condition, a, b)")
-        raise self.fail(statement, f"{type(statement).__name__} is not allowed: write 'name = expression' lines and one return")
+            raise self.fail(
+                statement,
+                f"'{type(statement).__name__.lower()}' branches on values: use where(condition, a, b)",
+            )
+        raise self.fail(
+            statement,
+            f"{type(statement).__name__} is not allowed: write 'name = expression' lines and one return",
+        )
 
     def check(self, node: ast.expr) -> None:
         match node:
@@ -192,8 +202,15 @@ class _Reader:
                 self.check(operand)
             case ast.BinOp(op=ast.Pow(), left=left, right=right):
                 self.check(left)
-                if not (isinstance(right, ast.Constant) and type(right.value) is int and 1 <= right.value <= _MAX_POWER):
-                    raise self.fail(node, f"the exponent of ** must be a whole number from 1 to {_MAX_POWER}: use sqrt, exp and log")
+                if not (
+                    isinstance(right, ast.Constant)
+                    and type(right.value) is int
+                    and 1 <= right.value <= _MAX_POWER
+                ):
+                    raise self.fail(
+                        node,
+                        f"the exponent of ** must be a whole number from 1 to {_MAX_POWER}: use sqrt, exp and log",
+                    )
             case ast.BinOp(op=op, left=left, right=right) if isinstance(op, _BINARY):
                 self.check(left)
                 self.check(right)
@@ -204,17 +221,26 @@ class _Reader:
                 if name not in self.vocabulary:
                     raise self.fail(
                         node,
-                        f"unknown function {name!r}{suggest(name, self.vocabulary)}: allowed are {listing(self.vocabulary)}",
+                        f"unknown function {name!r}{suggest(name, self.vocabulary)}: "
+                        f"allowed are {listing(self.vocabulary)}",
                     )
                 if len(args) != self.vocabulary[name]:
-                    raise self.fail(node, f"{name} takes {self.vocabulary[name]} argument(s), not {len(args)}")
+                    raise self.fail(
+                        node, f"{name} takes {self.vocabulary[name]} argument(s), not {len(args)}"
+                    )
                 for argument in args:
                     self.check(argument)
             case ast.IfExp() | ast.BoolOp():
-                raise self.fail(node, "branches on values: use where(condition, a, b), and & or | between conditions")
+                raise self.fail(
+                    node, "branches on values: use where(condition, a, b), and & or | between conditions"
+                )
             case ast.Compare():
                 raise self.fail(node, "one comparison at a time: join two with &")
             case ast.Call():
-                raise self.fail(node, f"call functions by their plain names: allowed are {listing(self.vocabulary)}")
+                raise self.fail(
+                    node, f"call functions by their plain names: allowed are {listing(self.vocabulary)}"
+                )
             case _:
-                raise self.fail(node, f"'{ast.unparse(node)}' is not straight-line arithmetic of named scalars")
+                raise self.fail(
+                    node, f"'{ast.unparse(node)}' is not straight-line arithmetic of named scalars"
+                )

@@ -73,8 +73,8 @@ def load_image(
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
             deep = image.mode.startswith("I")
             grey = image.convert("F") if deep or image.mode == "F" else image.convert("L").convert("F")
     except UnidentifiedImageError:
@@ -163,7 +163,7 @@ def _understood(path: Path) -> Iterator[None]:
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    rows = []
+    rows: list[list[float]] = []
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as lines:
         for number, row in enumerate(csv.reader(lines), start=1):
             if not any(cell.strip() for cell in row):

@@ -46,7 +46,9 @@ class KWTA:
             try:
                 whole = operator.index(value)
             except TypeError:
-                raise TypeError(f"{name} of KWTA is {value!r}: give a whole number of at least {least}") from None
+                raise TypeError(
+                    f"{name} of KWTA is {value!r}: give a whole number of at least {least}"
+                ) from None
             if not least <= whole < 2**31:
                 raise ValueError(f"{name} of KWTA is {value}: it must be at least {least}")
             object.__setattr__(self, name, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
@@ -82,21 +83,29 @@ class Layer:
         threads: int | None = None,
     ):
         if isinstance(neuron, NeuronSpec):
-            raise TypeError(f"{neuron.name} has no parameter values yet: call it, as in {neuron.name}(threshold=1.0)")
+            raise TypeError(
+                f"{neuron.name} has no parameter values yet: call it, as in {neuron.name}(threshold=1.0)"
+            )
         if not isinstance(neuron, Neuron):
-            raise TypeError(f"neuron is {neuron!r}: give a model with its parameters, such as models.LIF(threshold=1.0)")
+            raise TypeError(
+                f"neuron is {neuron!r}: give a model with its parameters, such as models.LIF(threshold=1.0)"
+            )
         self._neuron = neuron
         self._inhibition = _checked_inhibition(inhibition)
         self._dtype = _checked_dtype(dtype)
         self._seed = _whole("seed", seed, 0)
-        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
         if threads is not None:
             self._threads = _whole("threads", threads, 1)
         self._initial = dict(initial or {})
         for name in self._initial:
             allowed = ("u", *neuron.spec.states)
             if name not in allowed:
-                raise ValueError(f"initial names {name!r}{suggest(name, allowed)}: the states are {listing(allowed)}")
+                raise ValueError(
+                    f"initial names {name!r}{suggest(name, allowed)}: the states are {listing(allowed)}"
+                )
         self._backend = backends.choose(backend)
         self._shape: tuple[int, ...] | None = None
         self._batch = None if batch is None else _whole("batch", batch, 1)
@@ -201,7 +210,9 @@ class Layer:
         copies = {}
         hosts = [*(self._backend.download(array) for array in self._states), self._counters()]
         for name, host in zip(names, hosts, strict=True):
-            copies[name] = self._backend.give(self._backend.upload(host.reshape(full), self._like), self._like)
+            copies[name] = self._backend.give(
+                self._backend.upload(host.reshape(full), self._like), self._like
+            )
         return types.MappingProxyType(copies)
 
     @state.setter
@@ -216,9 +227,13 @@ class Layer:
             value = state[name]
             host = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
             if host.ndim != len(self._shape) + 1 or host.shape[1:] != self._shape:  # type: ignore[arg-type]
-                raise ValueError(f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape})")
+                raise ValueError(
+                    f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape})"
+                )
             if batch not in (None, host.shape[0]):
-                raise ValueError(f"{name} of the state has {host.shape[0]} samples and another has {batch}: give as many")
+                raise ValueError(
+                    f"{name} of the state has {host.shape[0]} samples and another has {batch}: give as many"
+                )
             batch = host.shape[0]
             if name == "refractory":
                 if not np.array_equal(host, np.clip(host, 0, 2**31 - 1).astype(np.int32)):
@@ -247,7 +262,7 @@ class Layer:
         potentials : array or tensor, (B, F, H, W) or (B, N)
             Input of the step (post-synaptic potentials); without the batch axis where B is 1.
         record : sequence of str, optional
-            What to return, of `recordable`; spikes, ``u``, the model's states and, with inhibition, winners unless given.
+            What to return, of `recordable`; spikes, ``u``, the model's states and winners (if any) unless given.
 
         Returns
         -------
@@ -314,10 +329,16 @@ class Layer:
         blocks: Iterable[Any] = potentials
         if _is_array(potentials):
             per_step = max(1, math.prod(potentials.shape[1:]) * np.dtype(self._dtype).itemsize)
-            size = max(1, _BLOCK_BYTES // per_step) if block_steps is None else _whole("block_steps", block_steps, 1)
+            size = (
+                max(1, _BLOCK_BYTES // per_step)
+                if block_steps is None
+                else _whole("block_steps", block_steps, 1)
+            )
             blocks = (potentials[t : t + size] for t in range(0, len(potentials), size))
         elif not isinstance(potentials, Iterable):
-            raise TypeError(f"the input is {type(potentials).__name__}: give an array, a tensor or an iterable of blocks")
+            raise TypeError(
+                f"the input is {type(potentials).__name__}: give an array, a tensor or an iterable of blocks"
+            )
         for block in blocks:
             yield self._advance(block, None, tuple(record), chosen)
 
@@ -333,7 +354,9 @@ class Layer:
             try:
                 finite = np.all(np.isfinite(np.broadcast_to(np.asarray(value, dtype=np.float64), shape)))
             except (TypeError, ValueError):
-                raise ValueError(f"initial {name} is {value!r}: give numbers that broadcast to {shape}") from None
+                raise ValueError(
+                    f"initial {name} is {value!r}: give numbers that broadcast to {shape}"
+                ) from None
             if not finite:
                 raise ValueError(f"initial {name} is not finite: give finite numbers")
         self._values, self._shape = values, shape
@@ -347,9 +370,14 @@ class Layer:
         values = dict(self._values)
         initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
         hosts = []
-        for name, default in (("u", initial_u), *((name, state.initial) for name, state in spec.states.items())):
+        for name, default in (
+            ("u", initial_u),
+            *((name, state.initial) for name, state in spec.states.items()),
+        ):
             value = self._initial.get(name, default)
-            values[name] = np.asarray(call_by_name(value, values) if callable(value) else value, dtype=np.float64)
+            values[name] = np.asarray(
+                call_by_name(value, values) if callable(value) else value, dtype=np.float64
+            )
             full = np.broadcast_to(values[name], self._shape).reshape(-1)
             hosts.append(np.tile(full.astype(self._dtype), (self._batch, 1)))
         self._states = [self._backend.upload(host, like) for host in hosts]
@@ -381,7 +409,9 @@ class Layer:
 
     def _program(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
-        program = Program(self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, u_pre=u_pre)
+        program = Program(
+            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, u_pre=u_pre
+        )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
     def _bind(self, like: Any) -> None:
@@ -389,7 +419,8 @@ class Layer:
         place = self._backend.place(like)
         if self._states is not None and place != self._place:
             *states, self._refractory = (
-                self._backend.upload(self._backend.download(array), like) for array in (*self._states, self._refractory)
+                self._backend.upload(self._backend.download(array), like)
+                for array in (*self._states, self._refractory)
             )
             self._states = states
         if self._states is None:
@@ -413,14 +444,23 @@ class Layer:
         return self._kernels[key]
 
     def _advance(
-        self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool = False
+        self,
+        x: Any,
+        steps: int | None,
+        record: tuple[str, ...],
+        inhibition: KWTA | None,
+        single: bool = False,
     ) -> Recording:
         # everything that can be refused is refused before the state is touched
         for name in record:
             if name not in self.recordable:
-                raise ValueError(f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}")
+                raise ValueError(
+                    f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}"
+                )
         if "winners" in record and inhibition is None:
-            raise ValueError("record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out")
+            raise ValueError(
+                "record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out"
+            )
         x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
         _check_numbers(x)
         one_step = single or steps is not None
@@ -448,7 +488,15 @@ class Layer:
         winners = None if inhibition is None else (inhibition.k, inhibition.radius, H, W)
         if T:
             kernel.run(
-                native, self._states, self._refractory, *self._constants, outputs, one_step, T, winners, self._threads
+                native,
+                self._states,
+                self._refractory,
+                *self._constants,
+                outputs,
+                one_step,
+                T,
+                winners,
+                self._threads,
             )
         given = {}
         for name, array in outputs.items():
@@ -480,12 +528,18 @@ class Layer:
         has_batch = len(per_step) in (2, 4)
         batch = per_step[0] if has_batch else 1
         if self._batch not in (None, batch):
-            raise ValueError(f"the input has {batch} sample(s), but the layer has {self._batch}: give ({time}{self._batch}, ...)")
+            raise ValueError(
+                f"the input has {batch} sample(s), but the layer has {self._batch}: give ({time}{self._batch}, ...)"
+            )
         return _checked_shape(per_step[1:] if has_batch else per_step), batch, has_batch
 
 
 def _is_array(x: Any) -> bool:
-    return hasattr(x, "__array__") or hasattr(x, "__cuda_array_interface__") or isinstance(x, (list, tuple, int, float))
+    return (
+        hasattr(x, "__array__")
+        or hasattr(x, "__cuda_array_interface__")
+        or isinstance(x, (list, tuple, int, float))
+    )
 
 
 def _as_array(x: Any) -> np.ndarray:
@@ -514,10 +568,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _checked_dtype(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        try:
+        with contextlib.suppress(TypeError):
             name = np.dtype(dtype).name
-        except TypeError:
-            pass
     if name not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}: allowed are {' and '.join(map(repr, DTYPES))}")
     return name

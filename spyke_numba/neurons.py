@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 try:
     import torch
 except ImportError:
-    raise ImportError("spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'") from None
+    raise ImportError(
+        "spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'"
+    ) from None
 
 from spyke_numba import models
 from spyke_numba.inhibition import KWTA, Scope
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "EIF",
     "IF",
     "LIF",
     "QIF",
-    "EIF",
     "AdEx",
     "EIF_Simple",
     "HeterogeneousNeuron",
@@ -131,7 +135,14 @@ _IZHIKEVICH = NeuronSpec(
     on_spike=_izhikevich_jump,
 )
 
-_COMMON = {"tau_rc": 0.02, "ts": 0.001, "C": 0.281, "resting_potential": 0.0, "v_reset": None, "refractory_timesteps": 2}
+_COMMON = {
+    "tau_rc": 0.02,
+    "ts": 0.001,
+    "C": 0.281,
+    "resting_potential": 0.0,
+    "v_reset": None,
+    "refractory_timesteps": 2,
+}
 
 
 class Neuron:
@@ -196,7 +207,7 @@ class Neuron:
         self._dtype = dtype
         self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
         self._layer: Layer | None = None
-        self._thresholded: torch.Tensor | None = None
+        self._last: Recording | None = None
         self._time_since_spike: torch.Tensor | None = None
         self._neuron()
 
@@ -249,7 +260,10 @@ class Neuron:
 
     def _change(self, attribute: str, value: Any) -> None:
         before = getattr(self, attribute)
-        if value is None and (self._threshold if attribute != "_threshold" else self._per_neuron_thresh) is None:
+        if (
+            value is None
+            and (self._threshold if attribute != "_threshold" else self._per_neuron_thresh) is None
+        ):
             raise TypeError(f"{type(self).__name__} needs a threshold: give a number or a tensor")
         setattr(self, attribute, value)
         try:
@@ -309,7 +323,7 @@ class Neuron:
 
     def get_thresholded_potentials(self) -> torch.Tensor | None:
         """Return the potentials that reached the threshold in the last step, 0 elsewhere; None before the first."""
-        return self._thresholded
+        return None if self._last is None else torch.where(self._last.spikes, self._last.u_pre, 0.0)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.get_params().items())})"
@@ -318,8 +332,7 @@ class Neuron:
 
     def reset(self) -> None:
         """Drop the state; the next call makes a new one from its input's shape."""
-        self._layer = None
-        self._thresholded = self._time_since_spike = None
+        self._layer = self._last = self._time_since_spike = None
 
     def _ready(self, potentials: torch.Tensor, axes: int, n_winners: int) -> Layer:
         if not isinstance(potentials, torch.Tensor) or potentials.ndim != axes:
@@ -328,9 +341,11 @@ class Neuron:
             raise ValueError(f"the potentials are {given}: give a tensor {wanted}")
         inhibition = KWTA(n_winners, self._inhibition.scope, self._inhibition.radius)
         if self._layer is None:
-            dtype = self._dtype or (potentials.dtype if potentials.dtype is torch.float64 else "float32")
+            dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
             batch, *shape = potentials.shape[-4:]
-            self._layer = Layer(self._neuron(), tuple(shape), batch, inhibition, dtype=dtype, **self._settings)
+            self._layer = Layer(
+                self._neuron(), tuple(shape), batch, inhibition, dtype=dtype, **self._settings
+            )
         self._layer.inhibition = inhibition
         return self._layer
 
@@ -363,30 +378,32 @@ class Neuron:
         layer = self._ready(potentials, 4, n_winners)
         before = layer.state["u"] if return_dudt and layer._states is not None else None
         step = layer.step(potentials, ("spikes", "u", "u_pre", "winners"))
-        dtype = step.u.dtype
-        amplitude = torch.tensor(1.0 if self.unit_spikes else 1.0 / self.ts, dtype=dtype, device=step.u.device)
-        spikes = step.spikes * amplitude
-        self._thresholded = step.spikes * step.u_pre
+        spikes = _scaled(step.spikes, 1.0 if self.unit_spikes else 1.0 / self._given["ts"], step.u.dtype)
+        self._last = step
         if self.counts_time_since_spike:
             passed = 0.0 if self._time_since_spike is None else self._time_since_spike
-            self._time_since_spike = (passed + self.ts) * ~step.spikes
+            self._time_since_spike = torch.where(step.spikes, 0.0, passed + self._given["ts"])
         state = step.u_pre if self.state_before_reset else step.u
         results: list[Any] = [spikes]
         if return_thresholded_potentials:
-            results.append(self._thresholded)
+            results.append(self.get_thresholded_potentials())
         results.append(state)
         if return_dudt:
             start = layer.neuron.spec.initial_u or layer.parameters["resting_potential"]
             now = step.u if self.dudt_after_reset else step.u_pre
-            results.append(now - (torch.as_tensor(before) if before is not None else torch.as_tensor(start, dtype=dtype)))
+            results.append(
+                now - (torch.as_tensor(start, dtype=now.dtype) if before is None else torch.as_tensor(before))
+            )
         if return_winners:
-            lists = [[tuple(winner) for winner in sample if winner[0] >= 0] for sample in step.winners.tolist()]
+            lists = [
+                [tuple(winner) for winner in sample if winner[0] >= 0] for sample in step.winners.tolist()
+            ]
             results.append(lists[0] if len(lists) == 1 else lists)
         if return_winning_spikes:
             winning = torch.zeros_like(spikes)
             sample, place = (step.winners[..., 0] >= 0).nonzero(as_tuple=True)
             f, r, c = step.winners[sample, place].long().unbind(1)
-            winning[sample, f, r, c] = amplitude
+            winning[sample, f, r, c] = spikes[sample, f, r, c]
             results.append(winning)
         return tuple(results)
 
@@ -449,7 +466,7 @@ class EIF(Neuron):
 
 
 class EIF_Simple(Neuron):
-    """Exponential integrate-and-fire neuron, upswing and input added as they are; spikes are 1, state before the reset."""
+    """Exponential integrate-and-fire neuron, upswing and input added as they are; returns u before the reset."""
 
     spec = _EIF_SIMPLE
     unit_spikes = True
@@ -510,6 +527,14 @@ class UniformQIF(HeterogeneousNeuron):
     """`QIF` with a time constant per feature map."""
 
     spec = models.get("QIF")
+
+
+def _scaled(spikes: torch.Tensor, amplitude: float, dtype: torch.dtype) -> torch.Tensor:
+    """Spikes of an amplitude; numpy on the CPU, where torch hands even 20,000 elements to its threads."""
+    if spikes.device.type != "cpu":
+        return spikes * torch.tensor(amplitude, dtype=dtype, device=spikes.device)
+    kind = np.float32 if dtype is torch.float32 else np.float64
+    return torch.from_numpy(np.multiply(spikes.numpy(), kind(amplitude)))
 
 
 #: The classes by name, for whoever lists them.

@@ -146,7 +146,9 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]
     while waiting:
         ready = [name for name, rule in waiting.items() if _needs(rule) <= values.keys()]
         if not ready:
-            raise ValueError(f"the defaults of {spec.name} wait for each other: give {' or '.join(sorted(waiting))}")
+            raise ValueError(
+                f"the defaults of {spec.name} wait for each other: give {' or '.join(sorted(waiting))}"
+            )
         for name in ready:
             values[name] = call_by_name(waiting.pop(name), values)
     for name, parameter in parameters.items():
@@ -167,7 +169,8 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]
             values[name] = _shaped(spec.name, name, call_by_name(rule, values), shape)
             if not np.all(np.isfinite(values[name])):
                 raise ValueError(
-                    f"{name} of {spec.name} is not finite: check {', '.join(sorted(_needs(rule)))}, from which it is computed"
+                    f"{name} of {spec.name} is not finite: check {', '.join(sorted(_needs(rule)))}, "
+                    "from which it is computed"
                 )
     return values
 
@@ -185,5 +188,6 @@ def _shaped(model: str, name: str, value: Any, shape: tuple[int, ...]) -> Any:
         return np.ascontiguousarray(np.broadcast_to(array, shape))
     except ValueError:
         raise ValueError(
-            f"{name} of {model} has the shape {array.shape}: give a number or an array that broadcasts to the layer's {shape}"
+            f"{name} of {model} has the shape {array.shape}: "
+            f"give a number or an array that broadcasts to the layer's {shape}"
         ) from None

@@ -18,7 +18,8 @@ __all__ = ["FIGURE_SUFFIXES", "RunSummary", "check_figure", "draw", "save"]
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-MOST_EVENTS = 400_000  # marks that a raster still draws in about a second
+MOST_EVENTS = 60_000  # marks at which a raster is still marks, and not a surface
+MOST_WINNERS = 200_000
 MOST_BINS = 250
 TRACE_STEPS = 20_000  # potentials are drawn for so many steps from the start
 TRACE_VALUES = 2_000_000
@@ -152,7 +153,7 @@ class RunSummary:
         won = winners[:, self.sample][at, place]
         feature = won[:, 0] if len(self.shape) == 3 else np.zeros(len(won), np.int64)
         np.add.at(self.binned_winners, (feature, steps[at] // self.bin_steps), 1)
-        room = max(0, MOST_EVENTS - self._winner_events)
+        room = max(0, MOST_WINNERS - self._winner_events)
         self._winners.append(np.column_stack([steps[at], won])[:room])
         self._winner_events += len(self._winners[-1])
 
@@ -293,7 +294,7 @@ def _raster(axis: Any, summary: RunSummary, time: float) -> None:
         linewidths=0.7,
         rasterized=True,
     )
-    label = "neuron" if summary.stride == 1 else f"neuron (every {summary.stride}th)"
+    label = "neuron" if summary.stride == 1 else f"neuron (1 in {summary.stride} shown)"
     if summary.winner_count:
         won = summary.winner_events()
         index = np.ravel_multi_index(tuple(won[:, 1:4].T), _three(summary.shape)) if len(won) else np.zeros(0)
@@ -320,7 +321,7 @@ def _raster(axis: Any, summary: RunSummary, time: float) -> None:
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the shape in which winners are counted: a population is N maps of one neuron."""
-    return shape if len(shape) == 3 else (shape[0], 1, 1)  # type: ignore[return-value]
+    return shape if len(shape) == 3 else (shape[0], 1, 1)
 
 
 def _rate(axis: Any, summary: RunSummary, time: float) -> None:
@@ -411,9 +412,8 @@ def _winner_map(axis: Any, summary: RunSummary, names: Sequence[str]) -> None:
     else:
         mark = axis.scatter(won[:, 3], won[:, 2], s=6, c=won[:, 1], cmap="turbo", linewidths=0)
         axis.figure.colorbar(mark, ax=axis, shrink=0.8, label="feature")
-    axis.set_title(
-        f"locations of the {summary.winner_count if summary.batch == 1 else len(won)} winners", fontsize=10
-    )
+    which = "first " if len(won) == MOST_WINNERS else ""
+    axis.set_title(f"locations of the {which}{len(won):,} winners", fontsize=10)
     axis.set_xlim(-0.5, columns - 0.5)
     axis.set_ylim(rows - 0.5, -0.5)
     axis.set_aspect("equal")

@@ -44,7 +44,9 @@ class Recording(Mapping[str, Any]):
             return self._arrays[name]
         except KeyError:
             recorded = ", ".join(self._arrays) or "nothing"
-            raise AttributeError(f"{name!r} was not recorded: recorded are {recorded}; name it in record=") from None
+            raise AttributeError(
+                f"{name!r} was not recorded: recorded are {recorded}; name it in record="
+            ) from None
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in self._arrays.items())

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class replacing:
         self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
         return self._folder / self.path.name
 
-    def __exit__(self, kind, value, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 os.replace(self._folder / self.path.name, self.path)
@@ -100,7 +100,7 @@ class RunWriter:
         self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
         return self
 
-    def __exit__(self, kind, value, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for spool in self._arrays.values():
             spool.file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -152,7 +152,7 @@ class _Spool:
         block.tofile(self.file)
         self.length += len(block)
 
-    def copy_to(self, entry) -> None:
+    def copy_to(self, entry: IO[bytes]) -> None:
         self.file.close()
         header = {
             "descr": np.lib.format.dtype_to_descr(self.dtype),

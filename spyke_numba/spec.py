@@ -176,16 +176,24 @@ class NeuronSpec:
     def _check_names(self) -> None:
         for name, parameter in self.params.items():
             if parameter.default is None and not parameter.optional:
-                raise ValueError(f"parameter {name!r} of {self.name} has no default: give Param(default, unit, doc)")
-        seen: dict[str, str] = {name: "a shared parameter" for name in SHARED_PARAMS}
-        for kind, names in (("parameter", self.params), ("state", self.states), ("derived constant", self.derived)):
+                raise ValueError(
+                    f"parameter {name!r} of {self.name} has no default: give Param(default, unit, doc)"
+                )
+        seen: dict[str, str] = dict.fromkeys(SHARED_PARAMS, "a shared parameter")
+        for kind, names in (
+            ("parameter", self.params),
+            ("state", self.states),
+            ("derived constant", self.derived),
+        ):
             for name in names:
                 if not name.isidentifier():
                     raise ValueError(f"the {kind} {name!r} of {self.name} is not an identifier: rename it")
                 if name in _RESERVED or name in VOCABULARY:
                     raise ValueError(f"the {kind} {name!r} of {self.name} is a name of the engine: rename it")
                 if name in seen:
-                    raise ValueError(f"the {kind} {name!r} of {self.name} is also {seen[name]}: rename one of them")
+                    raise ValueError(
+                        f"the {kind} {name!r} of {self.name} is also {seen[name]}: rename one of them"
+                    )
                 seen[name] = f"a {kind}"
         for name in self.defaults:
             if name not in SHARED_PARAMS:
@@ -199,11 +207,16 @@ class NeuronSpec:
         known = set(parameters)
         for name, rule in self.derived.items():
             if not callable(rule):
-                raise TypeError(f"the derived constant {name!r} of {self.name} is {rule!r}: give a function of parameters")
+                raise TypeError(
+                    f"the derived constant {name!r} of {self.name} is {rule!r}: give a function of parameters"
+                )
             rules.append((f"derived constant {name!r}", rule, set(known)))
             known.add(name)
         rules.append(("initial_u", self.initial_u, known))
-        rules += [(f"initial value of {name!r}", state.initial, known | {"u"}) for name, state in self.states.items()]
+        rules += [
+            (f"initial value of {name!r}", state.initial, known | {"u"})
+            for name, state in self.states.items()
+        ]
         rules += [("a requirement", requirement.holds, known) for requirement in self.requires]
         for what, rule, allowed in rules:
             if callable(rule):
@@ -232,7 +245,9 @@ class NeuronSpec:
                 raise ValueError(f"{owner} has no state to update: declare states or leave {role} out")
             if len(parsed.returns) != expected:
                 wanted = "the new potential" if role == "membrane" else f"each of {', '.join(self.states)}"
-                raise ValueError(f"{owner} returns {len(parsed.returns)} value(s): return {wanted}, {expected} in all")
+                raise ValueError(
+                    f"{owner} returns {len(parsed.returns)} value(s): return {wanted}, {expected} in all"
+                )
             functions[role] = parsed
         return functions
 
@@ -283,9 +298,13 @@ class Neuron:
                 check_values(self.spec.name, name, parameters[name], value)
             given[name] = value
         for name, parameter in parameters.items():
-            missing = given.get(name) is None and name in given or name not in given and parameter.default is None
+            missing = (given.get(name) is None and name in given) or (
+                name not in given and parameter.default is None
+            )
             if missing and not parameter.optional:
-                raise TypeError(f"{self.spec.name} needs {name}: give a number, an array or a distribution for it")
+                raise TypeError(
+                    f"{self.spec.name} needs {name}: give a number, an array or a distribution for it"
+                )
         object.__setattr__(self, "given", MappingProxyType(given))
 
     @property

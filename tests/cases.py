@@ -40,7 +40,9 @@ def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:
     return spec(**values)
 
 
-def run_case(neuron: Neuron, x: np.ndarray, backend: Any, dtype: str, inhibition: KWTA | None, **more: Any) -> Recording:
+def run_case(
+    neuron: Neuron, x: np.ndarray, backend: Any, dtype: str, inhibition: KWTA | None, **more: Any
+) -> Recording:
     """Run a layer on an input (T, B, *SHAPE) and record everything that can be recorded."""
     layer = Layer(neuron, SHAPE, x.shape[1], inhibition, backend, dtype, seed=5, **more)
     record = [name for name in layer.recordable if inhibition or name != "winners"]
@@ -69,4 +71,7 @@ def assert_same(one: Recording, other: Recording) -> None:
         same = (a == b) | ((a != a) & (b != b))
         if not same.all():
             first = tuple(int(i) for i in np.argwhere(~same)[0])
-            raise AssertionError(f"{name} differs in {int((~same).sum())} of {same.size} places, first at {first}: {a[first]} and {b[first]}")
+            raise AssertionError(
+                f"{name} differs in {int((~same).sum())} of {same.size} places, "
+                f"first at {first}: {a[first]} and {b[first]}"
+            )

@@ -21,7 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     unknown = set(config.getoption("--require")) - {*backends.names(), EMULATED}
     if unknown:
-        raise pytest.UsageError(f"--require names {sorted(unknown)}: allowed are {[*backends.names(), EMULATED]}")
+        raise pytest.UsageError(
+            f"--require names {sorted(unknown)}: allowed are {[*backends.names(), EMULATED]}"
+        )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,4 +1,4 @@
-"""A small CUDA emulator: runs the text of generated kernel modules on numpy arrays, without a GPU and without numba-cuda.
+"""A small CUDA emulator: runs generated kernel modules on numpy arrays, without a GPU and without numba-cuda.
 
     >>> emulated = EmulatedCuda()
     >>> module = emulated.load('''
@@ -15,19 +15,22 @@
     >>> values
     array([0., 2., 4., 6., 8.], dtype=float32)
 
-Kernels run as plain Python on numpy scalars, so every operation rounds as IEEE 754 says and nothing is contracted. A
-thread is a plain call until it waits for others; only then does its greenlet stay behind. Blocks run one after another
-until they end or wait for the whole grid.
+Kernels run as plain Python on numpy scalars: every operation rounds as IEEE 754 says and nothing is
+contracted. A thread is a plain call until it waits for others; only then does its greenlet stay behind.
+Blocks run one after another until they end or wait for the whole grid.
 
-What it checks: divergent barriers (`DivergentBarrierError`); the types of the operands of `libdevice` functions, so that
-a float64 among float32 does not go unseen; fresh shared and local memory holds garbage; and with a seed, blocks and
-threads run in a shuffled order, which makes a missing barrier show as a changed result. What it does not: negative
-indices count from the end (in numba too), and a write race without consequences in the orders tried is not seen.
+It finds divergent barriers (`DivergentBarrierError`); operands of `libdevice` functions of another type, so
+that a float64 among float32 does not go unseen; reliance on fresh memory being zero, which here is garbage;
+and, with seeds, missing barriers, for blocks and threads then run in a shuffled order and the result changes.
+
+It does not find negative indices, which count from the end as in numba; races without consequences in the
+orders tried; a constant that numba makes a float64 where numpy keeps float32, such as that of ``0.5 * u``.
 """
 
 from __future__ import annotations
 
 import builtins
+import functools
 import inspect
 import linecache
 import math
@@ -37,7 +40,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from itertools import count
-from types import CodeType, ModuleType, SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +50,8 @@ WARP_SIZE = 32
 LARGEST_BLOCK = 1024
 #: Every byte of fresh shared and local memory: nothing may rely on its being zero.
 GARBAGE = 0x5A
+#: So many threads never arrive: a block alone does not open the grid's barrier.
+NOT_HERE = -1
 
 
 class DivergentBarrierError(RuntimeError):
@@ -59,7 +64,8 @@ class EmulatedCuda:
     Parameters
     ----------
     seed : int, optional
-        Shuffles the order of blocks and threads, anew for each launch and after each barrier; in index order unless given.
+        Shuffles the order of blocks and threads, anew for each launch and after each barrier; they run in the
+        order of their indices unless given.
     """
 
     def __init__(self, seed: int | None = None):
@@ -67,13 +73,13 @@ class EmulatedCuda:
         self.cuda = _Cuda(self)
 
     def load(self, source: str) -> ModuleType:
-        """Return a kernel module's names, its kernels ready for launch as ``kernel[grid, block](*arguments)``.
+        """Return a kernel module, its kernels ready for launch as ``kernel[grid, block](*arguments)``.
 
         Parameters
         ----------
         source : str
-            Python text, of which ``from numba import cuda`` and ``from numba.cuda import libdevice`` give the emulator's
-            own; anything else is imported as usual.
+            Python text. In it ``from numba import cuda`` and ``from numba.cuda import libdevice`` give the
+            emulator's own; anything else is imported as usual.
         """
         filename = f"<emulated kernels {next(_module_numbers)}>"
         # tracebacks then show the lines of the text
@@ -92,15 +98,11 @@ class EmulatedCuda:
     def _import(
         self, name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0
     ) -> Any:
-        if level == 0 and name == "numba":
-            return SimpleNamespace(cuda=self.cuda) if set(fromlist or ()) <= {"cuda"} else _NumbaWith(self.cuda)
-        if level == 0 and name.split(".")[:2] == ["numba", "cuda"]:
-            found: Any = SimpleNamespace(cuda=self.cuda)
-            if not fromlist:
-                return found
-            for part in name.split(".")[1:]:
-                found = getattr(found, part)
-            return found
+        package, *inner = name.split(".")
+        if level == 0 and package == "numba" and inner[:1] in ([], ["cuda"]):
+            found: Any = _NumbaWith(self.cuda)
+            # as Python's own: the outermost package for `import a.b`, the innermost for `from a.b import c`
+            return functools.reduce(getattr, inner, found) if fromlist else found
         return builtins.__import__(name, globals, locals, fromlist, level)
 
 
@@ -120,7 +122,7 @@ class _NumbaWith:
 
 
 class Kernel:
-    """A kernel, launched as ``kernel[grid, block](*arguments)``; called from other device code, a device function."""
+    """A kernel, launched as ``kernel[grid, block](*arguments)``; other device code calls it as a function."""
 
     def __init__(self, device: EmulatedCuda, function: Callable[..., None]):
         self._device = device
@@ -141,12 +143,19 @@ class Kernel:
         grid, block = (_extent(name, n) for name, n in zip(("grid", "block"), configuration, strict=False))
         shared_bytes = operator.index(configuration[3]) if len(configuration) == 4 else 0
         if block > LARGEST_BLOCK:
-            raise ValueError(f"a block of {block} threads: at most {LARGEST_BLOCK} are allowed, use a larger grid")
+            raise ValueError(
+                f"a block of {block} threads: at most {LARGEST_BLOCK} are allowed, use a larger grid"
+            )
 
         def launch(*arguments: Any) -> None:
             inspect.signature(self.py_func).bind(*arguments)
             typed = [_argument(value) for value in arguments]
-            _Launch(self._device, self.py_func, typed, grid, block, shared_bytes).run()
+            launched = _Launch(self._device, self.py_func, typed, grid, block, shared_bytes)
+            self._device.cuda.launch = launched
+            try:
+                launched.run()
+            finally:
+                self._device.cuda.launch = None
 
         return launch
 
@@ -181,7 +190,7 @@ class Index(NamedTuple):
 
 
 class _Thread:
-    __slots__ = ("block", "done", "index", "lane", "paused", "value", "warp")
+    __slots__ = ("block", "index", "lane", "paused", "value", "warp")
 
     def __init__(self, block: _Block, index: int):
         self.block = block
@@ -189,49 +198,62 @@ class _Thread:
         self.warp, self.lane = divmod(index, WARP_SIZE)
         self.paused: greenlet | None = None
         self.value: Any = None
-        self.done = False
 
 
 class _Barrier(NamedTuple):
-    """What a waiting thread waits for; threads with equal ones wait for each other."""
+    """What a thread waits at; threads at equal ones wait for each other."""
 
     scope: str
     operation: str
-    place: tuple[CodeType, int] | None = None
-    warp: int | None = None
+    warp: int = 0
     mask: int = 0
+    #: Identity of the code and offset in it, for barriers that all must reach at the same place.
+    place: tuple[int, int] | None = None
     line: int = 0
 
     def __str__(self) -> str:
-        where = f"{self.operation} (line {self.line})"
-        return where if self.scope != "warp" else f"{where} of warp {self.warp} with mask {self.mask:#x}"
+        if self.scope == "warp":
+            return f"{self.operation} of warp {self.warp} with mask {self.mask:#x}"
+        return self.operation if self.place is None else f"{self.operation} in line {self.line}"
 
 
 class _Block:
     def __init__(self, index: int, size: int, shared_bytes: int):
         self.index = Index(index)
         self.threads = [_Thread(self, i) for i in range(size)]
-        self.warps = [self.threads[i : i + WARP_SIZE] for i in range(0, size, WARP_SIZE)]
         self.dynamic = bytearray([GARBAGE]) * shared_bytes
-        self.shared: dict[tuple[CodeType, int], np.ndarray] = {}
+        self.static: dict[tuple[int, int], np.ndarray] = {}
         self.waiting: defaultdict[_Barrier, list[_Thread]] = defaultdict(list)
-        self.running = size
+        #: Per warp, the lanes that have not left.
+        self.alive = [(1 << min(WARP_SIZE, size - i)) - 1 for i in range(0, size, WARP_SIZE)]
+
+    def leave(self, thread: _Thread) -> None:
+        self.alive[thread.warp] &= ~(1 << thread.lane)
+
+    def remaining(self) -> int:
+        """Return how many threads have not left."""
+        return sum(map(int.bit_count, self.alive))
 
     def ready(self) -> list[_Barrier]:
         """Return the barriers of a warp or of the block at which all have arrived."""
-        return [barrier for barrier, arrived in self.waiting.items() if len(arrived) == self._expected(barrier)]
+        return [
+            barrier for barrier, arrived in self.waiting.items() if len(arrived) == self._expected(barrier)
+        ]
 
     def _expected(self, barrier: _Barrier) -> int:
         if barrier.scope == "warp":
-            threads = self.warps[barrier.warp or 0]
-            return sum(not thread.done and barrier.mask >> thread.lane & 1 for thread in threads)
-        return self.running if barrier.scope == "block" else -1
+            return (barrier.mask & self.alive[barrier.warp]).bit_count()
+        return self.remaining() if barrier.scope == "block" else NOT_HERE
+
+    def waits_for_grid(self) -> bool:
+        """Whether all threads that have not left wait for the grid."""
+        return [barrier.scope for barrier in self.waiting] == ["grid"]
 
     def states(self) -> str:
         """Return where the threads are, for an error."""
-        parts = [f"{len(arrived)} wait at {barrier}" for barrier, arrived in self.waiting.items()]
-        left = len(self.threads) - self.running
-        return f"block {self.index.x}: " + ", ".join(parts + ([f"{left} have left the kernel"] if left else []))
+        parts = [f"{len(arrived)} at {barrier}" for barrier, arrived in self.waiting.items()]
+        left = len(self.threads) - self.remaining()
+        return f"block {self.index.x} has {', '.join(parts + ([f'{left} that left'] if left else []))}"
 
 
 class _Launch:
@@ -244,38 +266,42 @@ class _Launch:
         arguments: list[Any],
         grid: int,
         block: int,
-        shared_bytes: int,
+        shared: int,
     ):
-        self.function = function
-        self.arguments = arguments
-        self.gridDim, self.blockDim = Index(grid, 1, 1), Index(block, 1, 1)
+        self.grid, self.block = Index(grid, 1, 1), Index(block, 1, 1)
         self.thread: _Thread | None = None
         self._device = device
-        self._shared_bytes = shared_bytes
+        self._function = function
+        self._arguments = arguments
+        self._shared_bytes = shared
         self._scheduler = getcurrent()
 
     def run(self) -> None:
         """Run every thread to its end."""
-        cuda = self._device.cuda
-        outer, cuda.launch = cuda.launch, self
-        try:
-            waiting = []
-            for i in self._device.ordered(range(self.gridDim.x)):
-                block = _Block(i, self.blockDim.x, self._shared_bytes)
-                self._start(block)
+        waiting = []
+        for i in self._device.ordered(range(self.grid.x)):
+            block = _Block(i, self.block.x, self._shared_bytes)
+            self._start(block)
+            self._advance(block)
+            if block.waiting:
+                waiting.append(block)
+        while waiting:
+            self._check_all_wait(waiting)
+            for block in self._device.ordered(waiting):
+                ((_, arrived),) = block.waiting.items()
+                block.waiting.clear()
+                self._resume(arrived, None)
                 self._advance(block)
-                if block.waiting:
-                    waiting.append(block)
-            while waiting:
-                self._meet(waiting)
-                for block in self._device.ordered(waiting):
-                    (arrived,) = block.waiting.values()
-                    block.waiting.clear()
-                    self._resume(arrived, None)
-                    self._advance(block)
-                waiting = [block for block in waiting if block.waiting]
-        finally:
-            cuda.launch = outer
+            waiting = [block for block in waiting if block.waiting]
+
+    def wait(self, barrier: _Barrier, value: Any = None) -> Any:
+        """Stop the running thread at a barrier; return what the values of all who meet there combine to."""
+        thread = self.thread
+        assert thread is not None
+        thread.value = value
+        thread.paused = getcurrent()
+        thread.block.waiting[barrier].append(thread)
+        return self._scheduler.switch()
 
     def _start(self, block: _Block) -> None:
         pending = deque(self._device.ordered(block.threads))
@@ -283,36 +309,19 @@ class _Launch:
             greenlet(self._call_each).switch(pending)
 
     def _call_each(self, pending: deque[_Thread]) -> None:
-        """Call the kernel for thread after thread; a greenlet in which one waits becomes its, and others get a new one."""
-        # entered here: a greenlet does not inherit the scheduler's context
+        """Call the kernel for thread after thread; the first that waits keeps this greenlet to itself."""
+        # entered here, for a greenlet does not inherit the scheduler's context
         with np.errstate(all="ignore"):
             while pending:
                 thread = self.thread = pending.popleft()
                 try:
-                    self.function(*self.arguments)
+                    self._function(*self._arguments)
                 except Exception as error:
                     if hasattr(error, "add_note"):
                         where = f"thread {thread.index.x} of block {thread.block.index.x}"
-                        error.add_note(f"in {where}, kernel {self.function.__name__}")
+                        error.add_note(f"in {where} of kernel {self._function.__name__}")
                     raise
-                thread.done = True
-                thread.block.running -= 1
-
-    def wait(self, barrier: _Barrier, value: Any, combine: Callable[[list[_Thread]], Any] | None) -> Any:
-        """Stop the running thread at a barrier; return what the values of all who meet there are combined into."""
-        thread = self.running
-        thread.value = value
-        thread.paused = getcurrent()
-        thread.block.waiting[barrier].append(thread)
-        combined = self._scheduler.switch(combine)
-        thread.paused = None
-        return combined
-
-    @property
-    def running(self) -> _Thread:
-        """The thread that runs."""
-        assert self.thread is not None
-        return self.thread
+                thread.block.leave(thread)
 
     def _resume(self, threads: list[_Thread], combined: Any) -> None:
         for thread in self._device.ordered(threads):
@@ -326,24 +335,401 @@ class _Launch:
             for barrier in self._device.ordered(ready):
                 arrived = block.waiting.pop(barrier)
                 self._resume(arrived, _COMBINE[barrier.operation](arrived))
-        if block.running and not (len(block.waiting) == 1 and next(iter(block.waiting)).scope == "grid"):
-            self._divergent([block])
+        if block.waiting and not block.waits_for_grid():
+            raise self._divergent([block])
 
-    def _meet(self, waiting: list[_Block]) -> None:
-        """Check that the whole grid has arrived at one barrier."""
-        barriers = {barrier for block in waiting for barrier in block.waiting}
+    def _check_all_wait(self, waiting: list[_Block]) -> None:
         arrived = sum(len(threads) for block in waiting for threads in block.waiting.values())
-        if len(barriers) != 1 or arrived != self.gridDim.x * self.blockDim.x:
-            self._divergent(waiting)
+        if arrived != self.grid.x * self.block.x:
+            raise self._divergent(waiting)
 
-    def _divergent(self, blocks: Iterable[_Block]) -> None:
-        blocks = list(blocks)
-        left = self.gridDim.x - len(blocks)
-        states = "; ".join(block.states() for block in blocks)
-        note = f"; {left} blocks have left" if left and any(
-            barrier.scope == "grid" for block in blocks for barrier in block.waiting
-        ) else ""
-        raise DivergentBarrierError(
-            f"threads of kernel {self.function.__name__} wait for each other in vain: {states}{note};"
-            " every thread must reach the same barrier"
+    def _divergent(self, blocks: list[_Block]) -> DivergentBarrierError:
+        states = [block.states() for block in blocks]
+        if blocks[0].waits_for_grid() and len(blocks) < self.grid.x:
+            states.append(f"{self.grid.x - len(blocks)} blocks have left")
+        return DivergentBarrierError(
+            f"threads of kernel {self._function.__name__} wait for each other in vain: {'; '.join(states)};"
+            " lead all of them to the same barrier"
         )
+
+
+def _values(threads: list[_Thread]) -> dict[int, Any]:
+    return {thread.lane: thread.value for thread in threads}
+
+
+def _lanes(lanes: Iterable[int]) -> np.int32:
+    """Return the mask of these lanes, as the signed integer that numba makes of it."""
+    return np.uint32(sum(1 << lane for lane in lanes)).view(np.int32)
+
+
+def _matches(threads: list[_Thread]) -> dict[int, np.int32]:
+    return {
+        thread.lane: _lanes(other.lane for other in threads if other.value == thread.value)
+        for thread in threads
+    }
+
+
+#: What the threads that meet at a barrier are told, from the values that they brought.
+_COMBINE: dict[str, Callable[[list[_Thread]], Any]] = {
+    "syncthreads": lambda threads: None,
+    "syncthreads_or": lambda threads: np.int32(any(thread.value for thread in threads)),
+    "syncthreads_and": lambda threads: np.int32(all(thread.value for thread in threads)),
+    "syncthreads_count": lambda threads: np.int32(sum(bool(thread.value) for thread in threads)),
+    "syncwarp": lambda threads: None,
+    "shfl_sync": _values,
+    "shfl_up_sync": _values,
+    "shfl_down_sync": _values,
+    "shfl_xor_sync": _values,
+    "ballot_sync": lambda threads: _lanes(thread.lane for thread in threads if thread.value),
+    "any_sync": lambda threads: any(thread.value for thread in threads),
+    "all_sync": lambda threads: all(thread.value for thread in threads),
+    "match_any_sync": _matches,
+}
+
+
+class _Cuda:
+    """What a kernel module knows as `cuda`."""
+
+    warpsize = WARP_SIZE
+
+    def __init__(self, device: EmulatedCuda):
+        self._device = device
+        self.launch: _Launch | None = None
+        self.libdevice = _Libdevice()
+        self.atomic = SimpleNamespace(
+            **{name: _atomic(name, operation) for name, operation in _ATOMIC.items()},
+            cas=_cas,
+            compare_and_swap=_swap,
+        )
+        self.shared = SimpleNamespace(array=self._shared_array)
+        self.local = SimpleNamespace(
+            array=lambda shape, dtype, alignment=None: _garbage(shape, _dtype(dtype))
+        )
+        self.const = SimpleNamespace(array_like=_read_only)
+        self.cg = SimpleNamespace(this_grid=lambda: SimpleNamespace(sync=self._sync_grid))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"cuda.{name} is not emulated: add it to the emulator, or do without it")
+
+    def jit(self, signature: Any = None, device: bool = False, **options: Any) -> Any:
+        """Make a kernel or a device function, with or without a signature and options."""
+
+        def made(function: Callable[..., Any]) -> Callable[..., Any]:
+            return function if device else Kernel(self._device, function)
+
+        return made(signature) if inspect.isfunction(signature) else made
+
+    @property
+    def threadIdx(self) -> Index:
+        return self._thread.index
+
+    @property
+    def blockIdx(self) -> Index:
+        return self._thread.block.index
+
+    @property
+    def blockDim(self) -> Index:
+        return self._running.block
+
+    @property
+    def gridDim(self) -> Index:
+        return self._running.grid
+
+    @property
+    def laneid(self) -> int:
+        return self._thread.lane
+
+    def grid(self, dimensions: int) -> int:
+        _one_dimension(dimensions)
+        thread = self._thread
+        return thread.block.index.x * self._running.block.x + thread.index.x
+
+    def gridsize(self, dimensions: int) -> int:
+        _one_dimension(dimensions)
+        return self._running.grid.x * self._running.block.x
+
+    def syncthreads(self) -> None:
+        self._meet_block("syncthreads", None)
+
+    def syncthreads_or(self, predicate: Any) -> np.int32:
+        return self._meet_block("syncthreads_or", predicate)
+
+    def syncthreads_and(self, predicate: Any) -> np.int32:
+        return self._meet_block("syncthreads_and", predicate)
+
+    def syncthreads_count(self, predicate: Any) -> np.int32:
+        return self._meet_block("syncthreads_count", predicate)
+
+    def syncwarp(self, mask: int = 0xFFFFFFFF) -> None:
+        self._meet_warp("syncwarp", mask, None)
+
+    def shfl_sync(self, mask: int, value: Any, source: int) -> Any:
+        return self._shuffle("shfl_sync", mask, value, int(source) % WARP_SIZE)
+
+    def shfl_up_sync(self, mask: int, value: Any, delta: int) -> Any:
+        return self._shuffle("shfl_up_sync", mask, value, self.laneid - int(delta))
+
+    def shfl_down_sync(self, mask: int, value: Any, delta: int) -> Any:
+        return self._shuffle("shfl_down_sync", mask, value, self.laneid + int(delta))
+
+    def shfl_xor_sync(self, mask: int, value: Any, lane_mask: int) -> Any:
+        return self._shuffle("shfl_xor_sync", mask, value, self.laneid ^ int(lane_mask))
+
+    def ballot_sync(self, mask: int, predicate: Any) -> np.int32:
+        return self._meet_warp("ballot_sync", mask, predicate)
+
+    def any_sync(self, mask: int, predicate: Any) -> bool:
+        return self._meet_warp("any_sync", mask, predicate)
+
+    def all_sync(self, mask: int, predicate: Any) -> bool:
+        return self._meet_warp("all_sync", mask, predicate)
+
+    def match_any_sync(self, mask: int, value: Any) -> np.int32:
+        return self._meet_warp("match_any_sync", mask, value)[self.laneid]
+
+    def threadfence(self) -> None:
+        """Do nothing, as writes are seen at once."""
+
+    threadfence_block = threadfence_system = threadfence
+
+    def popc(self, value: Any) -> int:
+        return _bits(value)[0].bit_count()
+
+    def ffs(self, value: Any) -> int:
+        bits, _ = _bits(value)
+        return (bits & -bits).bit_length()
+
+    def clz(self, value: Any) -> int:
+        bits, width = _bits(value)
+        return width - bits.bit_length()
+
+    def selp(self, condition: Any, a: Any, b: Any) -> Any:
+        return a if condition else b
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return _fused(a, b, c)
+
+    @property
+    def _running(self) -> _Launch:
+        if self.launch is None:
+            raise RuntimeError("no kernel is running: launch one as kernel[grid, block](*arguments)")
+        return self.launch
+
+    @property
+    def _thread(self) -> _Thread:
+        thread = self._running.thread
+        assert thread is not None
+        return thread
+
+    def _meet_block(self, operation: str, value: Any) -> Any:
+        caller = sys._getframe(2)
+        place = id(caller.f_code), caller.f_lasti
+        return self._running.wait(_Barrier("block", operation, place=place, line=caller.f_lineno), value)
+
+    def _meet_warp(self, operation: str, mask: int, value: Any) -> Any:
+        thread, mask = self._thread, int(mask) & 0xFFFFFFFF
+        if not mask >> thread.lane & 1:
+            raise ValueError(
+                f"{operation} with mask {mask:#x} called by lane {thread.lane}: name it in the mask"
+            )
+        return self._running.wait(_Barrier("warp", operation, thread.warp, mask), value)
+
+    def _shuffle(self, operation: str, mask: int, value: Any, source: int) -> Any:
+        values = self._meet_warp(operation, mask, value)
+        if not 0 <= source < WARP_SIZE:
+            return value
+        if source not in values:
+            raise ValueError(
+                f"{operation}: lane {self.laneid} reads lane {source}, which takes no part: read another"
+            )
+        return values[source]
+
+    def _sync_grid(self) -> None:
+        self._running.wait(_Barrier("grid", "the grid's barrier"))
+
+    def _shared_array(self, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+        block, kind = self._thread.block, _dtype(dtype)
+        if shape == 0:
+            return np.frombuffer(block.dynamic, kind)
+        # one allocation for each place in the source, as in compiled code
+        caller = sys._getframe(1)
+        place = id(caller.f_code), caller.f_lasti
+        if place not in block.static:
+            block.static[place] = _garbage(shape, kind)
+        return block.static[place]
+
+
+def _one_dimension(dimensions: int) -> None:
+    if dimensions != 1:
+        raise ValueError(f"{dimensions} dimensions: only 1 is emulated")
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    """Return the numpy dtype of a numpy or numba type."""
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        return np.dtype({"boolean": "bool"}.get(str(dtype), str(dtype)))
+
+
+def _garbage(shape: Any, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "b":
+        return np.ones(shape, bool)
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).fill(GARBAGE)
+    return array
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    result = array.copy()
+    result.flags.writeable = False
+    return result
+
+
+def _bits(value: Any) -> tuple[int, int]:
+    """Return an integer's bits as a natural number, and their width; a Python integer is an int64."""
+    width = 8 * value.itemsize if isinstance(value, np.integer) else 64
+    return int(value) & ((1 << width) - 1), width
+
+
+def _fused(a: Any, b: Any, c: Any) -> Any:
+    """Return a*b + c rounded once, in the operands' type."""
+    kind = type(a)
+    if kind not in (np.float32, np.float64) or not type(b) is type(c) is kind:
+        raise AssertionError(
+            f"cuda.fma got {type(a).__name__}, {type(b).__name__} and {type(c).__name__}: give one type"
+        )
+    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+        return a * b + c
+    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+    try:
+        near = float(exact)
+    except OverflowError:
+        return kind(math.inf if exact > 0 else -math.inf)
+    if exact == 0:
+        return a * b + c
+    if kind is np.float32 and Fraction(near) != exact and not np.float64(near).view(np.int64) & 1:
+        # rounded to odd first, a second rounding cannot meet a tie that is none
+        near = math.nextafter(near, math.inf if Fraction(near) < exact else -math.inf)
+    return kind(near)
+
+
+_ATOMIC: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "and_": operator.and_,
+    "or_": operator.or_,
+    "xor": operator.xor,
+    "max": max,
+    "min": min,
+    "exch": lambda old, value: value,
+}
+_ATOMIC_KINDS = frozenset(map(np.dtype, ("int32", "int64", "uint32", "uint64", "float32", "float64")))
+
+
+def _atomic(name: str, operation: Callable[[Any, Any], Any]) -> Callable[[np.ndarray, Any, Any], Any]:
+    def atomic(array: np.ndarray, index: Any, value: Any) -> Any:
+        old = _atomic_target(name, array, index)
+        array[index] = operation(old, np.asarray(value).astype(array.dtype)[()])
+        return old
+
+    return atomic
+
+
+def _atomic_target(name: str, array: np.ndarray, index: Any) -> Any:
+    if array.dtype not in _ATOMIC_KINDS:
+        raise TypeError(f"cuda.atomic.{name} on {array.dtype}: 32- and 64-bit numbers are allowed")
+    old = array[index]
+    if isinstance(old, np.ndarray):
+        raise IndexError(
+            f"cuda.atomic.{name} with index {index!r} of a {array.ndim}-dimensional array: name one element"
+        )
+    return old
+
+
+def _cas(array: np.ndarray, index: Any, expected: Any, value: Any) -> Any:
+    old = _atomic_target("cas", array, index)
+    if old == expected:
+        array[index] = value
+    return old
+
+
+def _swap(array: np.ndarray, expected: Any, value: Any) -> Any:
+    return _cas(array, (0,) * array.ndim, expected, value)
+
+
+class _Libdevice:
+    """What a kernel module knows as `libdevice`: the functions whose bits are the host's."""
+
+    def __init__(self) -> None:
+        for name, (operand, compute) in _LIBDEVICE.items():
+            setattr(self, name, _typed(name, operand, compute))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"libdevice.{name} is not emulated: only functions with the same bits on host and GPU are"
+        )
+
+
+def _typed(name: str, operand: type, compute: Callable[..., Any]) -> Callable[..., Any]:
+    def function(*operands: Any) -> Any:
+        for value in operands:
+            if type(value) is not operand:
+                raise AssertionError(
+                    f"libdevice.{name} got {type(value).__name__}: {operand.__name__} is allowed"
+                )
+        return compute(*operands)
+
+    return function
+
+
+def _to_whole(kind: type[np.integer], not_a_number: int) -> Callable[[Any], Any]:
+    """Return the conversion that rounds to nearest, ties to even, and saturates."""
+    lowest, highest = np.iinfo(kind).min, np.iinfo(kind).max
+
+    def convert(x: Any) -> Any:
+        if math.isnan(x):
+            return kind(not_a_number)
+        if x <= lowest or x >= highest:
+            return kind(lowest if x < 0 else highest)
+        return kind(int(np.rint(x)))
+
+    return convert
+
+
+_LOWEST_32, _LOWEST_64 = int(np.iinfo(np.int32).min), int(np.iinfo(np.int64).min)
+
+#: Type of the operands, and what to do with them. NaN becomes what PTX's cvt makes of it.
+_LIBDEVICE: dict[str, tuple[type, Callable[..., Any]]] = {
+    "float_as_int": (np.float32, lambda x: x.view(np.int32)),
+    "int_as_float": (np.int32, lambda x: x.view(np.float32)),
+    "double_as_longlong": (np.float64, lambda x: x.view(np.int64)),
+    "longlong_as_double": (np.int64, lambda x: x.view(np.float64)),
+    "float2int_rn": (np.float32, _to_whole(np.int32, 0)),
+    "float2ll_rn": (np.float32, _to_whole(np.int64, _LOWEST_64)),
+    "double2int_rn": (np.float64, _to_whole(np.int32, _LOWEST_32)),
+    "double2ll_rn": (np.float64, _to_whole(np.int64, _LOWEST_64)),
+    "int2float_rn": (np.int32, np.float32),
+    "ll2float_rn": (np.int64, np.float32),
+    "int2double_rn": (np.int32, np.float64),
+    "ll2double_rn": (np.int64, np.float64),
+    "min": (np.int32, min),
+    "max": (np.int32, max),
+    "llmin": (np.int64, min),
+    "llmax": (np.int64, max),
+}
+for _letter, _suffix, _real in (("f", "f", np.float32), ("d", "", np.float64)):
+    _LIBDEVICE |= {
+        f"{_letter}add_rn": (_real, operator.add),
+        f"{_letter}mul_rn": (_real, operator.mul),
+        f"{_letter}div_rn": (_real, operator.truediv),
+        f"{_letter}sqrt_rn": (_real, np.sqrt),
+        f"fabs{_suffix}": (_real, np.abs),
+        f"rint{_suffix}": (_real, np.rint),
+        f"nearbyint{_suffix}": (_real, np.rint),
+        f"floor{_suffix}": (_real, np.floor),
+        f"ceil{_suffix}": (_real, np.ceil),
+        f"trunc{_suffix}": (_real, np.trunc),
+        f"fmin{_suffix}": (_real, np.fmin),
+        f"fmax{_suffix}": (_real, np.fmax),
+    }

@@ -33,7 +33,9 @@ def test_float64(name: str, inhibition: str, varying: bool, backend: Backend) ->
         if key in ("spikes", "winners", "refractory"):
             np.testing.assert_array_equal(got[key], expected[key], key)
         else:
-            np.testing.assert_allclose(got[key], expected[key], rtol=RELATIVE["float64"], atol=1e-9, err_msg=key)
+            np.testing.assert_allclose(
+                got[key], expected[key], rtol=RELATIVE["float64"], atol=1e-9, err_msg=key
+            )
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -34,7 +34,9 @@ def test_backends_agree(
     if inhibition != "none":
         assert (expected.winners[..., 0] >= 0).sum() >= 2 * batch
     neuron = neuron_of(models.get(name), varying)
-    assert_same(expected, run_case(neuron, input_for(name, batch), other_backend, dtype, INHIBITIONS[inhibition]))
+    assert_same(
+        expected, run_case(neuron, input_for(name, batch), other_backend, dtype, INHIBITIONS[inhibition])
+    )
 
 
 @pytest.mark.parametrize("inhibition", INHIBITIONS)
@@ -42,7 +44,9 @@ def test_emulated_threads_in_any_order(inhibition: str) -> None:
     expected = on_cpu("AdEx", "float32", inhibition, True, 3)
     neuron = neuron_of(models.get("AdEx"), True)
     for seed in range(3):
-        shuffled = run_case(neuron, input_for("AdEx", 3), emulated_cuda(seed), "float32", INHIBITIONS[inhibition])
+        shuffled = run_case(
+            neuron, input_for("AdEx", 3), emulated_cuda(seed), "float32", INHIBITIONS[inhibition]
+        )
         assert_same(expected, shuffled)
 
 

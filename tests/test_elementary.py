@@ -41,7 +41,9 @@ ULPS = {"exp": 1.0, "log": 1.0, "tanh": 2.5, "sqrt": 0.5}
 
 def apply(membrane: Any, x: np.ndarray, backend: Any) -> np.ndarray:
     spec = NeuronSpec(name="Applied", membrane=membrane)
-    layer = Layer(spec(threshold=float(np.finfo(x.dtype).max)), (x.size,), backend=backend, dtype=x.dtype.name)
+    layer = Layer(
+        spec(threshold=float(np.finfo(x.dtype).max)), (x.size,), backend=backend, dtype=x.dtype.name
+    )
     return layer.run(x[None, None], ("u_pre",)).u_pre[0, 0]
 
 
@@ -53,7 +55,12 @@ def samples(name: str, dtype: str, count: int) -> np.ndarray:
         low, high = float(np.log(info.smallest_subnormal)) - 1, float(np.log(info.max))
         x = np.concatenate([generator.uniform(low, high, count), generator.normal(0, 1, count)])
     elif name == "tanh":
-        x = np.concatenate([generator.normal(0, 3, count), generator.normal(0, 1, count) * 10.0 ** generator.uniform(-8, 0, count)])
+        x = np.concatenate(
+            [
+                generator.normal(0, 3, count),
+                generator.normal(0, 1, count) * 10.0 ** generator.uniform(-8, 0, count),
+            ]
+        )
     else:
         exponents = generator.uniform(np.log2(float(info.smallest_normal)) - 10, info.maxexp - 1, count)
         x = np.concatenate([2.0**exponents, generator.uniform(0.4, 2.5, count)])
@@ -67,7 +74,10 @@ def test_errors_in_units_in_the_last_place(name: str, dtype: str, backend: Backe
     y = apply(FUNCTIONS[name], x, backend)
     with mpmath.workdps(40):
         exact = [getattr(mpmath, name)(mpmath.mpf(float(value))) for value in x]
-        errors = [abs(mpmath.mpf(float(got)) - want) / float(np.spacing(np.abs(got))) for got, want in zip(y, exact, strict=True)]
+        errors = [
+            abs(mpmath.mpf(float(got)) - want) / float(np.spacing(np.abs(got)))
+            for got, want in zip(y, exact, strict=True)
+        ]
     assert float(max(errors)) <= ULPS[name]
 
 
@@ -81,7 +91,9 @@ def test_the_ends_of_the_range(dtype: str, backend: Backend) -> None:
     }
     for name, (arguments, values) in tables.items():
         # an infinite potential is above every threshold, but u_pre is read before the reset
-        np.testing.assert_array_equal(apply(FUNCTIONS[name], np.array(arguments, dtype), backend), np.array(values, dtype), name)
+        np.testing.assert_array_equal(
+            apply(FUNCTIONS[name], np.array(arguments, dtype), backend), np.array(values, dtype), name
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_waves():
     assert np.array_equal(one_shot.sum(axis=0), VALUES > 0)  # each once, zero contrast never
     strength = [VALUES[one_shot[t]] for t in range(10) if one_shot[t].any()]
     assert len(strength) > 5
-    for earlier, later in zip(strength, strength[1:], strict=False):
+    for earlier, later in itertools.pairwise(strength):
         assert earlier.min() > later.max()
     cumulative = latency_code(VALUES, 10, wave="cumulative", dtype="float32")
     assert cumulative.dtype == np.float32
@@ -271,7 +272,7 @@ def test_recordings_load(tmp_path):
 )
 def test_bad_recordings_are_refused(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match="give|save|allowed") as error:
+    with pytest.raises(ValueError, match=r"give|save|allowed") as error:
         load_recording(tmp_path / name)
     assert said in str(error.value)
     assert name in str(error.value)

@@ -11,6 +11,7 @@ from cases import SHAPE, assert_same, input_for, neuron_of
 
 from spyke_numba import KWTA, Layer, Recording, backends, models
 from spyke_numba.backends import Backend
+from spyke_numba.engine import Program
 
 EVERYTHING = ("spikes", "u", "w", "u_pre", "refractory", "winners")
 
@@ -73,7 +74,9 @@ def test_a_population_is_maps_of_one_neuron() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (20, 2, 6))
     neuron = models.LIF_Simple(threshold=1.0)
     flat = Layer(neuron, (6,), inhibition=KWTA(1), backend="cpu").run(x, ("spikes", "winners"))
-    maps = Layer(neuron, (6, 1, 1), inhibition=KWTA(1), backend="cpu").run(x[..., None, None], ("spikes", "winners"))
+    maps = Layer(neuron, (6, 1, 1), inhibition=KWTA(1), backend="cpu").run(
+        x[..., None, None], ("spikes", "winners")
+    )
     np.testing.assert_array_equal(flat.spikes, maps.spikes[..., 0, 0])
     np.testing.assert_array_equal(flat.winners, maps.winners)
     assert flat.spikes.any()
@@ -107,12 +110,23 @@ def test_kinds_of_input(backend: Backend) -> None:
     strided[:] = x
     read_only = x.astype(np.float32)
     read_only.flags.writeable = False
-    for given in (x.astype(bool), x, x.astype(np.float64), x.astype(">f4"), np.asfortranarray(x), strided, read_only, x.tolist()):
+    for given in (
+        x.astype(bool),
+        x,
+        x.astype(np.float64),
+        x.astype(">f4"),
+        np.asfortranarray(x),
+        strided,
+        read_only,
+        x.tolist(),
+    ):
         assert_same(expected, run(given))
     tensor = torch.from_numpy(x).float()
     for given in (tensor, tensor.double(), tensor.bool(), tensor.to(torch.bfloat16), tensor.requires_grad_()):
         recording = run(given)
-        assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in recording.values())
+        assert all(
+            isinstance(value, torch.Tensor) and not value.requires_grad for value in recording.values()
+        )
         assert_same(expected, Recording({name: value.numpy() for name, value in recording.items()}))
 
 
@@ -192,10 +206,10 @@ def test_parameters_change_from_the_next_step_on() -> None:
 def test_backend_is_a_contract() -> None:
     assert Layer(models.LIF(threshold=1.0), backend="auto").backend in ("cuda", "cpu")
     assert Layer(models.LIF(threshold=1.0), backend="torch").backend == "torch"
-    with pytest.raises(KeyError, match="unknown backend 'gpu'.*allowed are auto, cpu, cuda and torch"):
+    with pytest.raises(KeyError, match=r"unknown backend 'gpu'.*allowed are auto, cpu, cuda and torch"):
         Layer(models.LIF(threshold=1.0), backend="gpu")
     if (why_not := backends.get("cuda").unavailable()) is not None:
-        with pytest.raises(RuntimeError, match="backend 'cuda' cannot run here: .*(install|backend='cpu')") as caught:
+        with pytest.raises(RuntimeError, match=r"backend 'cuda' cannot run here: .*install") as caught:
             Layer(models.LIF(threshold=1.0), backend="cuda")
         assert why_not in str(caught.value)
 
@@ -245,7 +259,9 @@ WRONG_CALLS: list[tuple[str, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("method", "arguments", "error", "message"), WRONG_CALLS)
-def test_a_refused_call_leaves_the_state(method: str, arguments: Any, error: type[Exception], message: str) -> None:
+def test_a_refused_call_leaves_the_state(
+    method: str, arguments: Any, error: type[Exception], message: str
+) -> None:
     layer = adex()
     layer.run(input_for("AdEx", 3)[:5])
     before = layer.state
@@ -261,10 +277,18 @@ def test_a_refused_call_leaves_the_state(method: str, arguments: Any, error: typ
     [
         (lambda: Layer(models.LIF), TypeError, r"call it, as in LIF\(threshold=1.0\)"),
         (lambda: Layer("LIF"), TypeError, "give a model with its parameters"),  # type: ignore[arg-type]
-        (lambda: Layer(models.LIF(threshold=1.0), (3, 4)), ValueError, r"shape is \(3, 4\): give \(F, H, W\)"),
+        (
+            lambda: Layer(models.LIF(threshold=1.0), (3, 4)),
+            ValueError,
+            r"shape is \(3, 4\): give \(F, H, W\)",
+        ),
         (lambda: Layer(models.LIF(threshold=1.0), (3, 0, 1)), ValueError, "must be at least 1"),
         (lambda: Layer(models.LIF(threshold=1.0), (3,), batch=0), ValueError, "batch is 0"),
-        (lambda: Layer(models.LIF(threshold=1.0), (3,), dtype="float16"), ValueError, "allowed are 'float32' and"),
+        (
+            lambda: Layer(models.LIF(threshold=1.0), (3,), dtype="float16"),
+            ValueError,
+            "allowed are 'float32' and",
+        ),
         (lambda: Layer(models.LIF(threshold=1.0), (3,), inhibition=5), TypeError, "give KWTA"),  # type: ignore[arg-type]
         (lambda: Layer(models.LIF(threshold=1.0), (3,), seed="x"), TypeError, "seed is 'x'"),  # type: ignore[arg-type]
         (lambda: KWTA(k=0), ValueError, "k of KWTA is 0: it must be at least 1"),
@@ -286,3 +310,12 @@ def test_what_was_not_recorded_is_named() -> None:
         _ = recording.u
     with pytest.raises(ValueError, match="no inhibition"):
         adex().run(input_for("AdEx", 3), ("winners",), inhibition=None)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_program_made_from_a_neuron_is_the_layers(name: str) -> None:
+    for varying in (False, True):
+        neuron = neuron_of(models.get(name), varying)
+        layer = Layer(neuron, SHAPE, inhibition=KWTA(1), backend="torch")
+        layer.step(input_for(name, 1)[0])
+        assert layer._kernel("feature", False, False).program == Program.of(neuron, inhibition="feature")

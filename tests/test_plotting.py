@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,15 @@ def test_long_runs_are_binned_and_big_ones_thinned(monkeypatch):
     assert summary.spikes == spikes.sum()
     assert summary.traces["u"].shape == (30, len(summary.pool))
     assert np.array_equal(summary.traces["u"], traces["u"][:30, 0][:, summary.pool])
+
+
+def test_a_short_last_bin_has_its_own_width(monkeypatch):
+    monkeypatch.setattr(plotting, "MOST_BINS", 10)
+    summary = RunSummary((4,), steps=65, ts=0.001)
+    summary.add(np.ones((65, 1, 4), bool))
+    rate = draw(summary).axes[1].patches[0].get_data()
+    assert rate.edges[-2:].tolist() == pytest.approx([63, 65])  # ms
+    assert rate.values == pytest.approx(np.full(10, 1000.0))
 
 
 def test_memory_does_not_grow_with_the_run():
@@ -181,4 +191,5 @@ def test_drawing_leaves_pyplot_alone():
         "s = RunSummary((4,), steps=3, ts=0.1); s.add(np.ones((3, 1, 4), bool)); draw(s);"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    root = Path(plotting.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=root)

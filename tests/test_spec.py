@@ -132,7 +132,10 @@ def adapt_unknown(w, v):
         ({"params": {"gian": 1.0}}, r"did you mean 'gian'\?"),
         ({"states": {"gain": 0.0}}, "also a parameter"),
         ({"states": {"w": lambda x: x}}, "initial value of 'w'.*'x'"),
-        ({"states": {"w": 0.0, "v": 0.0}, "adaptation": adapt_one}, r"returns 1 value\(s\): return each of w, v"),
+        (
+            {"states": {"w": 0.0, "v": 0.0}, "adaptation": adapt_one},
+            r"returns 1 value\(s\): return each of w, v",
+        ),
         ({"states": {"w": 0.0}, "adaptation": adapt_unknown}, "takes 'v'"),
         ({"adaptation": adapt_one}, "takes 'w'|no state"),
         ({"derived": {"k": 3.0}}, "derived constant 'k'"),
@@ -180,7 +183,10 @@ def test_a_wrong_value_is_refused(values: dict[str, Any], error: type[Exception]
     [
         (models.LIF(threshold=0.0), "threshold 0 of LIF is not above resting_potential 0"),
         (models.LIF(threshold=[1.0, 2.0, -1.0]), "is not above"),
-        (models.LIF_Simple(threshold=1.0, tau_rc=0.003), r"tau_rc = 0.003, ts = 0.001 of LIF_Simple: .*above 3 ts"),
+        (
+            models.LIF_Simple(threshold=1.0, tau_rc=0.003),
+            r"tau_rc = 0.003, ts = 0.001 of LIF_Simple: .*above 3 ts",
+        ),
         (models.EIF_Simple(threshold=1.0, tau_rc=Uniform(0.001, 0.002)), "above 3 ts"),
         (models.LIF(threshold=np.ones(4)), r"has the shape \(4,\).*broadcasts to the layer's \(3,\)"),
         (models.LIF(threshold=1.0, tau_rc=Normal(0.0, 1.0)), "must be above 0"),
@@ -197,7 +203,7 @@ def test_distributions() -> None:
         return Layer(neuron, (3, 4, 5), backend="cpu", seed=seed).parameters["tau_rc"]
 
     each = values("neuron", 1)
-    assert each.shape == (3, 4, 5) and len(np.unique(each)) == 60 and 0.01 <= each.min() and each.max() < 0.03
+    assert each.shape == (3, 4, 5) and len(np.unique(each)) == 60 and each.min() >= 0.01 and each.max() < 0.03
     shared = values("feature", 1)
     assert len(np.unique(shared)) == 3 and (shared == shared[:, :1, :1]).all()
     np.testing.assert_array_equal(each, values("neuron", 1, C=Uniform(0.1, 0.2)))
@@ -241,7 +247,9 @@ def test_a_models_names_never_meet_the_engines() -> None:
     """Parameters and locals called like the loops' own variables change nothing."""
     spec = NeuronSpec(name="Names", membrane=r, params={"t": 0.5, "c": 0.25, "j": 1.0, "x": [0.0][0]})
     x = np.random.default_rng(0).uniform(0, 1, (20, 1, 4))
-    recording = Layer(spec(threshold=1.0, refractory_timesteps=0), (4,), backend="cpu", dtype="float64").run(x, ("u_pre", "u"))
+    recording = Layer(spec(threshold=1.0, refractory_timesteps=0), (4,), backend="cpu", dtype="float64").run(
+        x, ("u_pre", "u")
+    )
     u = np.zeros((1, 4))
     for t in range(20):
         u = u * 0.5 + 0.25 + x[t]

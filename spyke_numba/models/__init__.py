@@ -42,7 +42,9 @@ def get(name: str) -> NeuronSpec:
     registry = _registry()
     by_lower = {known.lower(): spec for known, spec in registry.items()}
     if str(name).lower() not in by_lower:
-        raise KeyError(f"unknown model {name!r}{suggest(str(name), registry)}: the models are {listing(registry)}")
+        raise KeyError(
+            f"unknown model {name!r}{suggest(str(name), registry)}: the models are {listing(registry)}"
+        )
     return by_lower[str(name).lower()]
 
 

@@ -40,7 +40,9 @@ AdEx = NeuronSpec(
         "a": Param(0.6, "nS", "subthreshold adaptation"),
         "b": Param(0.7, "pA", "jump of the adaptation at a spike"),
         "tau_w": Param(1.0, "s", "time constant of the adaptation", above=0.0),
-        "w_from_new": Param(1.0, "", "1: the adaptation follows the new potential; 0: the one before the step"),
+        "w_from_new": Param(
+            1.0, "", "1: the adaptation follows the new potential; 0: the one before the step"
+        ),
     },
     states={"w": State(0.0, "adaptation current, pA like the input")},
     derived={

@@ -29,7 +29,10 @@ def _decay_and_add(u, I, resting_potential, delta_t, theta_rh, decay):
 EIF = NeuronSpec(
     name="EIF",
     summary="Exponential integrate-and-fire neuron, stepped by Euler's method; never below rest.",
-    equations=("u' = u + ts ((rest - u + delta_t exp((u - theta_rh) / delta_t)) / tau_rc + I / C)", "u' >= rest"),
+    equations=(
+        "u' = u + ts ((rest - u + delta_t exp((u - theta_rh) / delta_t)) / tau_rc + I / C)",
+        "u' >= rest",
+    ),
     source="Fourcaud-Trocme et al. 2003, doi:10.1523/JNEUROSCI.23-37-11628.2003",
     params={"tau_rc": TAU_RC, "C": CAPACITANCE, "delta_t": DELTA_T, "theta_rh": THETA_RH},
     derived={"leak": lambda ts, tau_rc: ts / tau_rc, "gain": lambda ts, C: ts / C},

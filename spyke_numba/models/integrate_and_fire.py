@@ -8,7 +8,8 @@ from spyke_numba.spec import NeuronSpec, Param, Requirement
 CAPACITANCE = Param(0.281, "nF", "membrane capacitance C", above=0.0)
 TAU_RC = Param(0.02, "s", "membrane time constant", above=0.0)
 LONG_TAU = Requirement(
-    lambda tau_rc, ts: tau_rc > 3 * ts, "tau_rc must be above 3 ts for this step to stay accurate: use a smaller ts"
+    lambda tau_rc, ts: tau_rc > 3 * ts,
+    "tau_rc must be above 3 ts for this step to stay accurate: use a smaller ts",
 )
 
 

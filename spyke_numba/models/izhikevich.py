@@ -37,7 +37,9 @@ Izhikevich = NeuronSpec(
         "c1": Param(5.0, "", "linear coefficient of the potential"),
         "c0": Param(140.0, "mV", "constant of the potential"),
         "w_offset": Param(0.0, "mV", "offset of the potential in the recovery"),
-        "w_decay": Param(1.0, "", "decay of the recovery, beside its rate; 0 in the published accommodation pattern"),
+        "w_decay": Param(
+            1.0, "", "decay of the recovery, beside its rate; 0 in the published accommodation pattern"
+        ),
         "w_from_new": Param(1.0, "", "1: the recovery follows the new potential; 0: the one before the step"),
     },
     states={"w": State(lambda u, b: b * u, "recovery variable")},

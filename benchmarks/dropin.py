@@ -1,0 +1,102 @@
+"""Time per step of the drop-in neurons against a plain eager-torch layer of the same semantics, in one run.
+
+python benchmarks/dropin.py --json benchmarks/results/dropin.json --table docs/dropin_speed.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from eager_baseline import MODELS, EagerLayer
+from measuring import first_call, interleaved, write_json
+
+from spyke_numba import neurons
+
+SHAPES = {(1, 30, 28, 28): 5, (1, 250, 14, 14): 8, (1, 64, 64, 64): 1, (1, 100, 128, 128): 1}
+THRESHOLD = 10.0
+#: Inputs at which 2 to 6 % of all neuron-steps spike.
+DRIVE = {"LIF_Simple": 2.5, "LIF_ode": 500.0, "EIF": 450.0, "AdEx": 500.0}
+BLOCK = 20
+
+
+def measure(model: str, shape: tuple[int, ...], k: int, seconds: float) -> dict[str, Any]:
+    """Return microseconds per step of the eager layer, of the drop-in called step by step, and of its `run`."""
+    inputs = torch.rand((BLOCK, *shape), generator=torch.Generator().manual_seed(0)) * DRIVE[model]
+    eager = EagerLayer(model, THRESHOLD, k)
+    eager.scope = "global" if model == "AdEx" else "feature"
+    called, fused = (getattr(neurons, model)(THRESHOLD, backend="cpu") for _ in range(2))
+    spikes = {"eager": 0, "drop-in": 0}
+    for x in inputs:
+        spikes["eager"] += int((eager(x)[0] > 0).sum())
+        spikes["drop-in"] += int((called(x, n_winners=k)[0] > 0).sum())
+    compile_seconds = first_call(lambda: fused.run(inputs, k))
+    steps: Iterator[torch.Tensor] = cycle(inputs)
+    contestants = {
+        "eager": lambda: eager(next(steps)),
+        "call": lambda: called(next(steps), n_winners=k),
+        "run": lambda: fused.run(inputs, k),
+    }
+    medians = interleaved(contestants, seconds)
+    size = shape[1] * shape[2] * shape[3]
+    return {
+        "model": model,
+        "shape": shape,
+        "k": k,
+        "eager_us": medians["eager"] * 1e6,
+        "call_us": medians["call"] * 1e6,
+        "run_us": medians["run"] * 1e6 / BLOCK,
+        "first_run_s": compile_seconds,
+        "spiking": spikes["drop-in"] / (BLOCK * size),
+        "spikes": spikes,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| model | shape | k | spiking | eager torch | drop-in, call | ratio | drop-in, run | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        shape = "×".join(map(str, row["shape"]))
+        lines.append(
+            f"| {row['model']} | {shape} | {row['k']} | {100 * row['spiking']:.1f} % | {row['eager_us']:.0f} µs "
+            f"| {row['call_us']:.0f} µs | {row['eager_us'] / row['call_us']:.1f} "
+            f"| {row['run_us']:.1f} µs | {row['eager_us'] / row['run_us']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Results file to write.")
+@click.option("--table", "table_path", type=click.Path(path_type=Path), help="Markdown file to write.")
+@click.option("--seconds", default=2.0, show_default=True, help="Time for each row.")
+@click.option("--smallest", is_flag=True, help="Only the first shape, briefly.")
+def main(json_path: Path | None, table_path: Path | None, seconds: float, smallest: bool) -> None:
+    """Measure the drop-in against eager torch."""
+    rows = []
+    for model in MODELS:
+        for shape, k in list(SHAPES.items())[: 1 if smallest else None]:
+            rows.append(measure(model, shape, k, seconds))
+            click.echo(table(rows[-1:]).splitlines()[-1])
+    if json_path is not None:
+        write_json(json_path, {"threads": torch.get_num_threads(), "rows": rows})
+    if table_path is not None:
+        results = json.loads(json_path.read_text()) if json_path is not None else None
+        head = "# Time per step: the drop-in against eager torch\n\n"
+        head += "One interleaved run, medians; eager torch is `benchmarks/eager_baseline.py`. "
+        if results is not None:
+            info = results["machine"]
+            head += f"{info['processor']}, {info['cores']} cores, torch {info['versions']['torch']}, "
+            head += f"{info['date']}.\n\n"
+        table_path.write_text(head + table(rows) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

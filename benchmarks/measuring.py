@@ -1,0 +1,69 @@
+"""How everything here is timed: interleaved repeats, medians, and the machine beside the figures."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def first_call(run: Callable[[], Any]) -> float:
+    """Return the seconds of the first call, which compiles what is not cached yet."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], Any]], seconds: float = 2.0, least: int = 5
+) -> dict[str, float]:
+    """Return each contestant's median seconds per call; they take turns, so that a slow spell hits all."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < least:
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores, versions, commit and date."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    versions = {"python": platform.python_version()}
+    for package in ("numba", "llvmlite", "numpy", "torch", "numba-cuda"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return {"processor": model, "cores": cores, "versions": versions, "commit": commit, "date": date}
+
+
+def write_json(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results with the machine beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n", encoding="utf-8")

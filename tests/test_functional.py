@@ -1,0 +1,627 @@
+"""The functions between the layers, against what their definitions say in plain Python loops."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="spyke_numba.functional works on torch tensors")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from spyke_numba import functional as sf  # noqa: E402
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32, torch.int64]
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=NO_CUDA)]
+#: What may not happen while winners are chosen: one number, or an unknown count of them, asked of the device.
+TRANSFERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Oracles: nested lists and loops, nothing of torch
+
+
+def first_spikes(potentials, spikes):
+    """Return {(f, r, c): (step of its first spike, potential then)} of one sample, for those that fire."""
+    steps, *space = potentials.shape
+    found = {}
+    for f, r, c in product(*map(range, space)):
+        fires = [t for t in range(steps) if spikes[t, f, r, c] > 0]
+        if fires:
+            found[f, r, c] = (fires[0], potentials[fires[0], f, r, c].item())
+    return found
+
+
+def slow_winners(potentials, k, radius, spikes):
+    candidates = first_spikes(potentials, spikes)
+    winners = []
+    while candidates and len(winners) < k:
+        f, r, c = min(candidates, key=lambda place: (candidates[place][0], -candidates[place][1], place))
+        winners.append((f, r, c))
+        candidates = {
+            (g, i, j): value
+            for (g, i, j), value in candidates.items()
+            if g != f and not (radius > 0 and abs(i - r) <= radius and abs(j - c) <= radius)
+        }
+    return winners
+
+
+def slow_pointwise(potentials):
+    firing = first_spikes(potentials, potentials)
+    result = np.zeros_like(potentials)
+    _, features, rows, columns = potentials.shape
+    for r, c in product(range(rows), range(columns)):
+        if not any(potentials[-1, f, r, c] > 0 for f in range(features)):
+            continue
+        rivals = [
+            (firing[f, r, c][0], -firing[f, r, c][1], f) for f in range(features) if (f, r, c) in firing
+        ]
+        survivor = min(rivals)[2]
+        result[:, survivor, r, c] = potentials[:, survivor, r, c]
+    return result
+
+
+def window_of(image, r, c, rows, columns, outside):
+    """Return {(i, j): value} of the window around (r, c), `outside` beyond the border."""
+    height, width = image.shape
+    window = {}
+    for i, j in product(range(rows), range(columns)):
+        y, x = r + i - rows // 2, c + j - columns // 2
+        window[i, j] = image[y, x] if 0 <= y < height and 0 <= x < width else outside
+    return window
+
+
+def on_each_map(function, waves):
+    """Apply a function of an image to each map of waves (..., H, W)."""
+    images = waves.reshape(-1, *waves.shape[-2:])
+    results = np.stack([function(image) for image in images])
+    return results.reshape(*waves.shape[:-2], *results.shape[-2:])
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Inputs: few distinct values, so that ties and plateaus are the rule
+
+
+@st.composite
+def waves(draw, dtypes=tuple(DTYPES), batched=False):
+    """Return potentials and spikes (or None), with ties, negative values, silent neurons, odd strides."""
+    batch = draw(st.integers(1, 3)) if batched else 1
+    shape = (batch, *(draw(st.integers(1, high)) for high in (4, 5, 5, 6)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(st.sampled_from(dtypes))
+    levels = draw(st.integers(1, 6))
+    values = rng.integers(-levels, levels + 1, shape).astype(float)
+    if dtype.is_floating_point:
+        values *= draw(st.sampled_from([0.25, 1.0, 1.0 + 2**-7]))
+        values[values == 0] *= -1.0
+    kind = draw(st.sampled_from(["cumulative", "any", "sparse", "silent", "all"]))
+    if kind == "cumulative":
+        values = np.maximum.accumulate(values, axis=1)
+    elif kind == "sparse":
+        values[rng.random(shape) < 0.9] = 0
+    elif kind == "silent":
+        values = -np.abs(values)
+    elif kind == "all":
+        values = np.abs(values) + 1
+    potentials = torch.from_numpy(values).to(dtype)
+    spikes = None
+    if draw(st.booleans()):
+        fires = np.maximum.accumulate(rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.6])), axis=1)
+        spikes = torch.from_numpy(fires).to(draw(st.sampled_from([torch.bool, torch.uint8, dtype])))
+    if draw(st.booleans()):
+        # The same values on strides that are not contiguous.
+        potentials = potentials.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0)
+    if not batched:
+        potentials = potentials[0]
+        spikes = None if spikes is None else spikes[0]
+    return potentials, spikes
+
+
+def as_numpy(tensor):
+    return tensor.to(torch.float64).numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+radii = st.integers(0, 3)
+counts = st.integers(0, 7)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Winners
+
+
+@settings(max_examples=400, deadline=None)
+@given(waves(), counts, radii)
+def test_winners_are_those_of_the_definition(given_waves, k, radius):
+    potentials, spikes = given_waves
+    before = copy.deepcopy((potentials, spikes))
+    found = sf.get_k_winners(potentials, k, radius, spikes)
+    values = as_numpy(potentials)
+    assert found == slow_winners(values, k, radius, values if spikes is None else as_numpy(spikes))
+    assert all(type(winner) is tuple and all(type(index) is int for index in winner) for winner in found)
+    assert torch.equal(potentials, before[0])
+    assert spikes is None or torch.equal(spikes, before[1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(waves(batched=True), counts, radii)
+def test_a_batch_is_its_samples(given_waves, k, radius):
+    potentials, spikes = given_waves
+    alone = [
+        sf.get_k_winners(sample, k, radius, None if spikes is None else spikes[b])
+        for b, sample in enumerate(potentials)
+    ]
+    assert sf.get_k_winners(potentials, k, radius, spikes) == alone
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("steps", "radius"), [(1, 0), (1, 2), (15, 0), (15, 3)])
+def test_winners_of_a_layer_of_usual_size(device, dtype, steps, radius):
+    generator = torch.Generator().manual_seed(0)
+    waves = (torch.rand(2, steps, 12, 20, 18, generator=generator, dtype=dtype) - 0.97).clamp(min=0)
+    waves = waves.cumsum(1)
+    expected = [slow_winners(sample, 8, radius, sample) for sample in waves.numpy()]
+    assert sf.get_k_winners(waves.to(device), 8, radius) == expected
+    assert all(len(winners) == 8 for winners in expected)
+
+
+@pytest.mark.parametrize("steps", [255, 256, 300])
+def test_long_waves(steps):
+    potentials = torch.zeros(steps, 3, 1, 2)
+    potentials[steps - 1 :, 0, 0, 1] = 9.0
+    potentials[steps - 2 :, 1, 0, 0] = 1.0
+    potentials[0, 2, 0, 1] = 0.5
+    assert sf.get_k_winners(potentials, 3) == [(2, 0, 1), (1, 0, 0), (0, 0, 1)]
+
+
+@pytest.mark.parametrize("radius", [0, 1])
+def test_many_equal_maps_win_in_their_order(radius):
+    potentials = torch.ones(2, 300, 5, 100)
+    winners = sf.get_k_winners(potentials, 30, radius)
+    assert winners == [(f, 0, 2 * f if radius else 0) for f in range(30)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_order_is_exact_over_the_whole_range_of_numbers(dtype, steps):
+    """Neighbouring numbers do not tie, +0 and -0 do, infinities are in order, NaN comes last."""
+    info = torch.finfo(dtype)
+    one = torch.tensor(1.0, dtype=dtype)
+    ascending = [
+        -np.inf, info.min, -1.0 - info.eps, -1.0, -info.tiny, 0.0, info.tiny,
+        1.0, torch.nextafter(one, one + 1).item(), 65.0, info.max, np.inf,
+    ]  # fmt: skip
+    values = torch.tensor(ascending, dtype=dtype)
+    shuffled = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))
+    potentials = values[shuffled].view(1, -1, 1, 1).repeat(steps, 1, 1, 1)
+    winners = sf.get_k_winners(potentials, len(values), spikes=torch.ones_like(potentials))
+    assert [ascending[shuffled[f]] for f, _, _ in winners] == ascending[::-1]
+    zeros = torch.tensor([np.nan, -0.0, 0.0, -np.nan, -np.inf], dtype=dtype).view(1, -1, 1, 1)
+    winners = sf.get_k_winners(zeros.repeat(steps, 1, 1, 1), 5, spikes=torch.ones(steps, 5, 1, 1))
+    assert [f for f, _, _ in winners] == [1, 2, 0, 3, 4]
+
+
+def test_the_range_of_whole_numbers():
+    info = torch.iinfo(torch.int64)
+    potentials = torch.tensor([info.min, info.min + 1, info.max - 1, info.max]).view(1, 4, 1, 1)
+    assert [f for f, _, _ in sf.get_k_winners(potentials, 4, spikes=potentials.bool())] == [3, 2, 1, 0]
+
+
+def test_winners_of_potentials_that_require_a_gradient():
+    potentials = torch.rand(2, 2, 3, 3).requires_grad_()
+    assert sf.get_k_winners(potentials, 2, 1) == sf.get_k_winners(potentials.detach(), 2, 1)
+    assert sf.pointwise_inhibition(potentials).requires_grad
+
+
+def test_defaults_are_one_winner_and_no_radius():
+    potentials = torch.rand(3, 2, 4, 4)
+    assert sf.get_k_winners(potentials) == slow_winners(potentials.numpy(), 1, 0, potentials.numpy())
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 0, 3, 3), (2, 2, 0, 3)])
+def test_nothing_has_no_winner(shape):
+    assert sf.get_k_winners(torch.zeros(shape), 2, 1) == []
+    assert sf.get_k_winners(torch.zeros(2, *shape), 2, 1) == [[], []]
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that torch runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.__name__.partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+    @property
+    def transfers(self):
+        return [name for name in self.names if name in TRANSFERS]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("radius", [0, 2])
+def test_selection_stays_on_the_device(radius, dtype):
+    """No number is asked for while winners are chosen, and a batch takes no more operations than a sample."""
+    waves = torch.rand(6, 4, 8, 9, 9, dtype=dtype).cumsum(1)
+    counted = []
+    for potentials in (waves, waves[:1]):
+        with Operations() as operations:
+            winners = sf.get_k_winners(potentials, 5, radius)
+        assert [len(sample) for sample in winners] == [5] * len(potentials)
+        assert operations.transfers == []
+        counted.append(len(operations.names))
+    assert counted[0] == counted[1] > 5
+
+
+def test_the_count_of_transfers_sees_one():
+    with Operations() as operations:
+        torch.ones(3).max().item()
+        torch.ones(3).nonzero()
+    assert operations.transfers == ["_local_scalar_dense", "nonzero"]
+
+
+def test_selection_is_quick():
+    """It takes milliseconds: the wide bound finds nothing but loops over neurons, and no busy machine."""
+    waves = torch.rand(8, 15, 30, 28, 28).sub(0.9).clamp(min=0).cumsum(1)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        sf.get_k_winners(waves, 5, 3)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 5.0
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Inhibition
+
+
+@settings(max_examples=200, deadline=None)
+@given(waves())
+def test_pointwise_inhibition_is_its_definition(given_waves):
+    potentials, _ = given_waves
+    before = potentials.clone()
+    found = sf.pointwise_inhibition(potentials)
+    assert found.dtype == potentials.dtype
+    assert np.array_equal(as_numpy(found), slow_pointwise(as_numpy(potentials)))
+    assert torch.equal(potentials, before)
+
+
+@settings(max_examples=50, deadline=None)
+@given(waves(batched=True))
+def test_pointwise_inhibition_of_a_batch_is_that_of_its_samples(given_waves):
+    potentials, _ = given_waves
+    assert torch.equal(
+        sf.pointwise_inhibition(potentials), torch.stack([sf.pointwise_inhibition(one) for one in potentials])
+    )
+
+
+def test_a_location_silent_at_the_end_is_zeroed():
+    potentials = torch.tensor([[3.0, 0.0], [0.0, 0.0]]).view(2, 2, 1, 1)
+    assert not sf.pointwise_inhibition(potentials).any()
+    potentials[1, 1] = 1.0
+    assert sf.pointwise_inhibition(potentials).flatten().tolist() == [3.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("features", "zeroed"),
+    [
+        ([0, 2], {0, 2}),
+        ((1,), {1}),
+        (2, {2}),
+        (-1, {3}),
+        ([], set()),
+        (torch.tensor([3, 1]), {1, 3}),
+        (np.int64(1), {1}),
+        (np.array([2]), {2}),
+    ],
+)
+def test_feature_inhibition(features, zeroed):
+    for shape in [(2, 4, 3, 2), (3, 2, 4, 3, 2)]:
+        potentials = torch.rand(shape) + 0.1
+        before = potentials.clone()
+        found = sf.feature_inhibition(potentials, features)
+        for f in range(4):
+            part = (..., f, slice(None), slice(None))
+            assert torch.equal(found[part], torch.zeros_like(found[part]) if f in zeroed else before[part])
+        assert torch.equal(potentials, before)
+        assert sf.feature_inhibition_(potentials, features) is potentials
+        assert torch.equal(potentials, found)
+
+
+def test_feature_inhibition_of_each_sample():
+    potentials = torch.ones(3, 2, 2, 1, 1)
+    found = sf.feature_inhibition(potentials, [[0], [], [1, 0]])
+    assert found[:, :, :, 0, 0].tolist() == [[[0, 1], [0, 1]], [[1, 1], [1, 1]], [[0, 0], [0, 0]]]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Firing
+
+
+@settings(max_examples=150, deadline=None)
+@given(waves(batched=True), st.sampled_from([None, -1.0, 0.0, 0.5, 1, 2.0, "tensor"]), st.booleans())
+def test_fire_and_threshold_are_their_definitions(given_waves, level, batched):
+    potentials, _ = given_waves
+    if not batched:
+        potentials = potentials[0]
+    if level == "tensor":
+        maps = potentials.shape[-3]
+        level = torch.linspace(-1, 3, maps).view(-1, 1, 1)
+    values = as_numpy(potentials)
+    thresholded = np.zeros_like(values)
+    steps = values.shape[-4]
+    for place in np.ndindex(values.shape):
+        if level is None:
+            passes = values[place] > 0 and place[-4] == steps - 1
+        else:
+            passes = values[place] > (
+                level if not isinstance(level, torch.Tensor) else level[place[-3]].item()
+            )
+        if passes:
+            thresholded[place] = values[place]
+    before = potentials.clone()
+    spikes, kept = sf.fire(potentials, level, return_thresholded_potentials=True)
+    for result, expected in [
+        (kept, thresholded),
+        (sf.threshold(potentials, level), thresholded),
+        (spikes, np.sign(thresholded)),
+        (sf.fire(potentials, level), np.sign(thresholded)),
+    ]:
+        assert result.dtype == potentials.dtype
+        assert np.array_equal(as_numpy(result), expected)
+    assert torch.equal(potentials, before)
+    changed, fired = potentials.clone(), potentials.clone()
+    assert sf.threshold_(changed, level) is changed
+    assert sf.fire_(fired, level) is fired
+    assert torch.equal(changed, kept)
+    assert torch.equal(fired, spikes)
+
+
+def test_a_spike_has_the_sign_of_its_potential():
+    assert sf.fire(torch.tensor([-3.0, -1.0, 0.0, 1.0]), -2.0).tolist() == [0.0, -1.0, 0.0, 1.0]
+
+
+def test_threshold_is_strict_and_nan_does_not_fire():
+    potentials = torch.tensor([1.0, 2.0, 2.0 + 2**-20, np.nan])
+    assert sf.fire(potentials, 2.0).tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert sf.fire(torch.full((2, 1, 1, 1), np.nan)).tolist() == [[[[0.0]]], [[[0.0]]]]
+
+
+def test_gradients_pass_where_a_potential_does():
+    potentials = torch.tensor([1.0, 3.0], requires_grad=True)
+    sf.threshold(potentials, 2.0).sum().backward()
+    assert potentials.grad.tolist() == [0.0, 1.0]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Space
+
+SHAPES = [(7, 6), (2, 7, 6), (3, 2, 7, 6), (2, 3, 2, 7, 6)]
+
+
+def random_maps(shape, dtype):
+    values = torch.randint(-4, 9, shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
+    return values.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bool])
+def test_pad_puts_a_border_around(shape, dtype):
+    maps = random_maps(shape, dtype)
+    for sides, value in [((1, 2, 0, 3), 0), ((2, 2, 1, 1), 1), ((-1, 0, 2, -2), 1)]:
+        found = sf.pad(maps, sides, value)
+        left, right, top, bottom = sides
+        expected = on_each_map(
+            lambda image: np.array(
+                [
+                    [
+                        image[y, x] if 0 <= y < image.shape[0] and 0 <= x < image.shape[1] else value  # noqa: B023
+                        for x in range(-left, image.shape[1] + right)  # noqa: B023
+                    ]
+                    for y in range(-top, image.shape[0] + bottom)  # noqa: B023
+                ]
+            ),
+            as_numpy(maps),
+        )
+        assert found.dtype == dtype
+        assert np.array_equal(as_numpy(found), expected)
+    assert torch.equal(sf.pad(maps, (1, 1, 1, 1)), sf.pad(maps, (1, 1, 1, 1), 0))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bool])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (1, 0)), ((4, 5), 1, 2), (6, None, 3), (1, 3, 0)],
+)
+def test_pooling_takes_the_maximum_of_each_window(shape, dtype, kernel, stride, padding):
+    maps = random_maps(shape, dtype)
+    pair = lambda value: value if isinstance(value, tuple) else (value, value)  # noqa: E731
+    (rows, columns), (down, right), (above, beside) = pair(kernel), pair(stride or kernel), pair(padding)
+
+    def pooled(image):
+        height, width = image.shape
+        return np.array(
+            [
+                [
+                    image[max(y, 0) : y + rows, max(x, 0) : x + columns].max()
+                    for x in range(-beside, width + beside - columns + 1, right)
+                ]
+                for y in range(-above, height + above - rows + 1, down)
+            ]
+        )
+
+    for waves in (maps, maps if dtype == torch.bool else maps - 10):
+        before = waves.clone()
+        found = sf.pooling(waves, kernel, stride, padding)
+        assert found.dtype == dtype
+        assert np.array_equal(as_numpy(found), on_each_map(pooled, as_numpy(waves)))
+        assert torch.equal(waves, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("dtype", "rtol"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)],
+)
+@pytest.mark.parametrize("radius", [0, 1, 2, 9])
+def test_local_normalization_divides_by_the_mean_of_the_square(shape, dtype, rtol, radius):
+    maps = random_maps(shape, dtype).abs()
+    side = 2 * radius + 1
+
+    def normalized(image):
+        result = np.zeros(image.shape)
+        for r, c in np.ndindex(image.shape):
+            mean = sum(window_of(image, r, c, side, side, 0.0).values()) / side**2
+            result[r, c] = image[r, c] / (mean + 1e-12)
+        return result
+
+    before = maps.clone()
+    found = sf.local_normalization(maps, radius)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(as_numpy(found), on_each_map(normalized, as_numpy(maps)), rtol=rtol)
+    assert torch.equal(maps, before)
+
+
+def test_local_normalization_of_darkness_is_dark():
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        assert not sf.local_normalization(torch.zeros(1, 1, 4, 4, dtype=dtype), 1).any()
+    assert sf.local_normalization(torch.ones(1, 1), 0, eps=1.0).item() == 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 3), (9, 9)])
+def test_intensity_lateral_inhibition_is_its_definition(shape, dtype, size):
+    maps = random_maps(shape, dtype)
+    kernel = -torch.rand(size, generator=torch.Generator().manual_seed(3), dtype=dtype) / 4
+
+    def inhibited(image):
+        result = np.zeros(image.shape)
+        for r, c in np.ndindex(image.shape):
+            x = image[r, c]
+            weaker = [place for place, y in window_of(image, r, c, *size, 0.0).items() if x > y]
+            result[r, c] = x * (1 + sum(kernel[place].item() for place in weaker))
+        return result
+
+    before = maps.clone()
+    found = sf.intensity_lateral_inhibition(maps, kernel)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    expected = on_each_map(inhibited, as_numpy(maps))
+    np.testing.assert_allclose(as_numpy(found), expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(sf.intensity_lateral_inhibition(maps, kernel.tolist()), found)
+    assert torch.equal(maps, before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_results_stay_on_the_device(device):
+    waves = torch.rand(2, 3, 4, 6, 6, device=device)
+    results = {
+        "pointwise": sf.pointwise_inhibition(waves),
+        "feature": sf.feature_inhibition(waves, [1]),
+        "fire": sf.fire(waves, 0.5),
+        "fire at the end": sf.fire(waves),
+        "threshold": sf.threshold(waves, torch.full((4, 1, 1), 0.5)),
+        "pad": sf.pad(waves, (1, 1, 1, 1)),
+        "pooling": sf.pooling(waves, 2),
+        "normalization": sf.local_normalization(waves, 1),
+        "lateral": sf.intensity_lateral_inhibition(waves, [[-0.1, 0.0, -0.1]]),
+    }
+    for name, result in results.items():
+        assert result.device == waves.device, name
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Errors
+
+WAVE = torch.zeros(2, 3, 4, 4)
+WRONG = {
+    "winners of an array": (TypeError, lambda: sf.get_k_winners(np.zeros((1, 1, 2, 2)))),
+    "winners of an image": (ValueError, lambda: sf.get_k_winners(torch.zeros(3, 4))),
+    "winners of six axes": (ValueError, lambda: sf.get_k_winners(torch.zeros(1, 1, 1, 1, 2, 2))),
+    "half a winner": (TypeError, lambda: sf.get_k_winners(WAVE, 1.5)),
+    "minus one winner": (ValueError, lambda: sf.get_k_winners(WAVE, -1)),
+    "negative radius": (ValueError, lambda: sf.get_k_winners(WAVE, 1, -1)),
+    "radius in words": (TypeError, lambda: sf.get_k_winners(WAVE, 1, "one")),
+    "spikes of another shape": (ValueError, lambda: sf.get_k_winners(WAVE, 1, 0, WAVE[:1])),
+    "spikes in a list": (TypeError, lambda: sf.get_k_winners(WAVE, 1, 0, [0])),
+    "pointwise of a list": (TypeError, lambda: sf.pointwise_inhibition([1.0])),
+    "pointwise of an image": (ValueError, lambda: sf.pointwise_inhibition(WAVE[0])),
+    "no such feature": (ValueError, lambda: sf.feature_inhibition(WAVE, [3])),
+    "half a feature": (TypeError, lambda: sf.feature_inhibition(WAVE, [0.5])),
+    "feature in words": (TypeError, lambda: sf.feature_inhibition_(WAVE, "0")),
+    "winners as features": (ValueError, lambda: sf.feature_inhibition(WAVE, [(0, 1, 2)])),
+    "features for too few samples": (ValueError, lambda: sf.feature_inhibition(WAVE[None], [[0], [1]])),
+    "threshold in words": (TypeError, lambda: sf.fire(WAVE, "high")),
+    "threshold NaN": (ValueError, lambda: sf.fire(WAVE, float("nan"))),
+    "threshold that does not fit": (ValueError, lambda: sf.threshold(WAVE, torch.zeros(5))),
+    "threshold that is larger": (ValueError, lambda: sf.threshold(WAVE, torch.zeros(2, 2, 3, 4, 4))),
+    "firing at the end of no wave": (ValueError, lambda: sf.fire(torch.zeros(3))),
+    "firing array": (TypeError, lambda: sf.fire(np.zeros(3), 1.0)),
+    "firing array in place": (TypeError, lambda: sf.fire_(np.zeros(3), 1.0)),
+    "firing list at the end": (TypeError, lambda: sf.fire([1.0])),
+    "threshold of a list": (TypeError, lambda: sf.threshold([1.0], 0.5)),
+    "feature of an array": (TypeError, lambda: sf.feature_inhibition(np.zeros((1, 1, 2, 2)), [0])),
+    "feature of an array in place": (TypeError, lambda: sf.feature_inhibition_(np.zeros((1, 1, 2, 2)), [0])),
+    "pad by one number": (TypeError, lambda: sf.pad(WAVE, 2)),
+    "pad by halves": (TypeError, lambda: sf.pad(WAVE, (0.5, 1, 1, 1))),
+    "pad by three": (ValueError, lambda: sf.pad(WAVE, (1, 1, 1))),
+    "pad cuts too much": (ValueError, lambda: sf.pad(WAVE, (-3, -2, 0, 0))),
+    "pad a vector": (ValueError, lambda: sf.pad(WAVE[0, 0, 0], (1, 1))),
+    "window of nothing": (ValueError, lambda: sf.pooling(WAVE, 0)),
+    "window with three sides": (ValueError, lambda: sf.pooling(WAVE, (2, 2, 2))),
+    "stride 0": (ValueError, lambda: sf.pooling(WAVE, 2, 0)),
+    "padding too wide": (ValueError, lambda: sf.pooling(WAVE, 2, 2, 2)),
+    "window too large": (ValueError, lambda: sf.pooling(WAVE, 5)),
+    "half a window": (TypeError, lambda: sf.pooling(WAVE, 2.5)),
+    "normalize whole numbers": (TypeError, lambda: sf.local_normalization(WAVE.int(), 1)),
+    "normalize by a negative radius": (ValueError, lambda: sf.local_normalization(WAVE, -1)),
+    "inhibit whole numbers": (TypeError, lambda: sf.intensity_lateral_inhibition(WAVE.int(), [[1.0]])),
+    "even kernel": (ValueError, lambda: sf.intensity_lateral_inhibition(WAVE, [[1.0, 1.0]])),
+    "kernel of one axis": (ValueError, lambda: sf.intensity_lateral_inhibition(WAVE, [1.0])),
+    "kernel in words": (TypeError, lambda: sf.intensity_lateral_inhibition(WAVE, "kernel")),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_told_in_one_sentence(case):
+    error, call = WRONG[case]
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert "give" in message
+    assert "\n" not in message
+    assert not message.endswith(".")
+    assert not WAVE.any()
+
+
+def test_without_torch_the_module_says_what_to_install():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import spyke_numba\n"
+        "try:\n    import spyke_numba.functional\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "spyke_numba.functional needs torch: pip install spyke_numba[torch]"
+
+
+def test_everything_public_is_listed():
+    defined = {
+        name
+        for name, value in vars(sf).items()
+        if getattr(value, "__module__", None) == sf.__name__ and not name.startswith("_")
+    }
+    assert set(sf.__all__) == defined
