@@ -8,7 +8,7 @@ import operator
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,21 @@ from spyke_numba.spec import Neuron, NeuronSpec
 _UNSET: Any = object()
 #: Most bytes of input that `Layer.stream` hands to a kernel at once when it chooses the blocks.
 _BLOCK_BYTES = 32 * 2**20
+#: Kinds of calls whose checks are remembered; a call that differs in its number of steps is another kind.
+_MOST_PLANS = 32
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a call of `run` or `step` comes to, once checked."""
+
+    outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    scope: Scope | None
+    winners: tuple[int, int, int, int] | None
+    u_pre: bool
+    steps: int
+    constant_input: bool
+    has_batch: bool
 
 
 class Layer:
@@ -109,7 +124,6 @@ class Layer:
         self._backend = backends.choose(backend)
         self._shape: tuple[int, ...] | None = None
         self._batch = None if batch is None else _whole("batch", batch, 1)
-        self._had_batch = batch is not None
         self._values: dict[str, Any] = {}
         self._states: list[Any] | None = None
         self._refractory: Any = None
@@ -117,6 +131,7 @@ class Layer:
         self._like: Any = None
         self._place: Any = None
         self._constants: Any = None
+        self._plans: dict[Any, _Plan] = {}
         if shape is not None:
             self._build(_checked_shape(shape))
 
@@ -242,6 +257,7 @@ class Layer:
             else:
                 hosts.append(host.reshape(batch, -1).astype(self._dtype))
         self._batch = batch
+        self._plans.clear()
         *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
         self._states, self._counted_by = states, None
 
@@ -249,7 +265,7 @@ class Layer:
         """Return every neuron to its initial state, for another number of samples if given."""
         if batch is not None:
             self._batch = _whole("batch", batch, 1)
-            self._had_batch = True
+            self._plans.clear()
         self._states = None
 
     # -- running
@@ -451,7 +467,47 @@ class Layer:
         inhibition: KWTA | None,
         single: bool = False,
     ) -> Recording:
-        # everything that can be refused is refused before the state is touched
+        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+        # a call like an earlier one needs no second check: this is what step by step use spends its time on
+        key = (record, inhibition, x.shape, x.dtype, steps, single)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(x, steps, record, inhibition, single)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        backend = self._backend
+        native = backend.take(x, self._dtype)
+        self._bind(x)
+        self._like = x
+        outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
+        if plan.scope != self._counted_by:
+            self._count_by(plan.scope, x)
+        kernel = self._kernel(plan.scope, self._counted_by is not None, plan.u_pre)
+        if plan.steps:
+            kernel.run(
+                native,
+                self._states,
+                self._refractory,
+                *self._constants,
+                outputs,
+                plan.constant_input,
+                plan.steps,
+                plan.winners,
+                self._threads,
+            )
+        given = {}
+        for name, array in outputs.items():
+            result = backend.give(array, x)
+            if not plan.has_batch:
+                result = result[:, 0]
+            given[name] = result[0] if single else result
+        return Recording(given)
+
+    def _plan(
+        self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool
+    ) -> _Plan:
+        """Check a call, before the state is touched, and return what it comes to."""
         for name in record:
             if name not in self.recordable:
                 raise ValueError(
@@ -461,7 +517,6 @@ class Layer:
             raise ValueError(
                 "record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out"
             )
-        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
         _check_numbers(x)
         one_step = single or steps is not None
         shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
@@ -471,40 +526,24 @@ class Layer:
         if self._batch is None:
             self._batch = batch
         _, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
-        native = self._backend.take(x, self._dtype)
-        self._bind(x)
-        self._like = x
-        outputs = {}
-        tail = (batch, *shape)
-        for name in record:
-            if name == "winners":
-                outputs[name] = self._backend.empty((T, batch, inhibition.k, 3), "int32", x)  # type: ignore[union-attr]
-            else:
-                kind = {"spikes": "bool", "refractory": "int32"}.get(name, self._dtype)
-                outputs[name] = self._backend.empty((T, *tail), kind, x)
-        scope = None if inhibition is None else inhibition.scope
-        self._count_by(scope, x)
-        kernel = self._kernel(scope, self._counted_by is not None, "u_pre" in record)
-        winners = None if inhibition is None else (inhibition.k, inhibition.radius, H, W)
-        if T:
-            kernel.run(
-                native,
-                self._states,
-                self._refractory,
-                *self._constants,
-                outputs,
-                one_step,
-                T,
-                winners,
-                self._threads,
-            )
-        given = {}
-        for name, array in outputs.items():
-            result = self._backend.give(array, x)
-            if not has_batch:
-                result = result[:, 0]
-            given[name] = result[0] if single else result
-        return Recording(given)
+        kinds = {"spikes": "bool", "refractory": "int32", "winners": "int32"}
+        k = 0 if inhibition is None else inhibition.k
+        return _Plan(
+            outputs=tuple(
+                (
+                    name,
+                    (T, batch, k, 3) if name == "winners" else (T, batch, *shape),
+                    kinds.get(name, self._dtype),
+                )
+                for name in dict.fromkeys(record)
+            ),
+            scope=None if inhibition is None else inhibition.scope,
+            winners=None if inhibition is None else (inhibition.k, inhibition.radius, H, W),
+            u_pre="u_pre" in record,
+            steps=T,
+            constant_input=one_step,
+            has_batch=has_batch,
+        )
 
     def _fit(self, given: tuple[int, ...], one_step: bool) -> tuple[tuple[int, ...], int, bool]:
         """Return shape and batch for an input's shape, and whether it has the batch axis."""

@@ -19,6 +19,7 @@ except ImportError:
     ) from None
 
 from spyke_numba import models
+from spyke_numba.buffers import BUFFERS
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.layer import Layer
 from spyke_numba.models.exponential import DELTA_T, THETA_RH
@@ -195,7 +196,7 @@ class Neuron:
         seed: int = 0,
         **params: Any,
     ):
-        if not hasattr(self, "spec"):
+        if not hasattr(type(self), "spec"):
             raise TypeError("Neuron is what the neurons share: use LIF, AdEx or another of its subclasses")
         map_given = per_neuron_thresh if per_neuron_thresh is not None else per_neuron_threshold
         if threshold is None and map_given is None:
@@ -339,7 +340,9 @@ class Neuron:
             wanted = "(B, F, H, W)" if axes == 4 else "(T, B, F, H, W)"
             given = tuple(potentials.shape) if hasattr(potentials, "shape") else type(potentials).__name__
             raise ValueError(f"the potentials are {given}: give a tensor {wanted}")
-        inhibition = KWTA(n_winners, self._inhibition.scope, self._inhibition.radius)
+        inhibition = self._inhibition
+        if inhibition.k != n_winners:
+            inhibition = self._inhibition = KWTA(n_winners, inhibition.scope, inhibition.radius)
         if self._layer is None:
             dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
             batch, *shape = potentials.shape[-4:]
@@ -533,8 +536,9 @@ def _scaled(spikes: torch.Tensor, amplitude: float, dtype: torch.dtype) -> torch
     """Spikes of an amplitude; numpy on the CPU, where torch hands even 20,000 elements to its threads."""
     if spikes.device.type != "cpu":
         return spikes * torch.tensor(amplitude, dtype=dtype, device=spikes.device)
-    kind = np.float32 if dtype is torch.float32 else np.float64
-    return torch.from_numpy(np.multiply(spikes.numpy(), kind(amplitude)))
+    name = "float32" if dtype is torch.float32 else "float64"
+    out = BUFFERS.empty(tuple(spikes.shape), name)
+    return torch.from_numpy(np.multiply(spikes.numpy(), out.dtype.type(amplitude), out=out))
 
 
 #: The classes by name, for whoever lists them.

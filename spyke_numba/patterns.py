@@ -287,10 +287,10 @@ IZHIKEVICH_2004: Mapping[str, Pattern] = MappingProxyType(
             1,
             "step:20,start=9.1ms,stop=11ms",
         ),
-        # published with the recovery w' = w + h a b (u + 65), which has no decay: the limit of a to 0 at a b = 0.02
+        # published with the recovery w' = w + h a b (u + 65), which has no decay
         "R": _fig1(
             "accommodation",
-            (2e-8, 1e6, -55, 4),
+            (0.02, 1, -55, 4),
             -65,
             0.5,
             400,
@@ -300,7 +300,7 @@ IZHIKEVICH_2004: Mapping[str, Pattern] = MappingProxyType(
             "ramp:4,start=300ms,stop=312.5ms",
             "step:-4,start=312.5ms",
             w=-16.0,
-            others={"w_offset": 65.0},
+            others={"w_offset": 65.0, "w_decay": 0.0},
         ),
         "S": _fig1("inhibition-induced spiking", (-0.02, -1, -60, 8), -63.8, 0.5, 350, 3, *_RELEASE),
         "T": _fig1("inhibition-induced bursting", (-0.026, -1, -45, -2), -63.8, 0.5, 350, 12, *_RELEASE),

@@ -157,7 +157,7 @@ def test_every_model_has_an_f_i_curve():
         lines = {line.get_label(): np.asarray(line.get_ydata()) for line in ax.lines}
         dots = next(y for label, y in lines.items() if label in ("simulated", "steady"))
         assert dots.max() > 30
-        behind = [label for label in lines if label == "closed form" or "int" in label]
+        behind = [label for label in lines if label == "closed form" or "\\int" in label]
         assert len(behind) == (not models.get(ax.get_title()).states)
         if behind:
             assert dots[-1] == pytest.approx(lines[behind[0]][-1], rel=0.01)

@@ -341,7 +341,7 @@ def test_fi_curve(name):
     drawn = curve(ax, "steady" if name in MORE else "simulated")[1]
     np.testing.assert_array_equal(drawn, firing_rates(neuron, currents, 0.3, backend="cpu").steady)
     assert ("closed form" in labels) == has_closed_form(neuron)
-    assert any("int" in label for label in labels) == (name in ("EIF", "EIF_Simple"))
+    assert any("\\int" in label for label in labels) == (name in ("EIF", "EIF_Simple"))
     figure.canvas.draw()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from published import BRETTE_GERSTNER, NAUD, NEURONAL_DYNAMICS, AdExPattern
@@ -16,9 +14,9 @@ PATTERNS = {f"Naud {name}": p for name, p in NAUD.items()} | {
 CHAOTIC = {"Naud irregular", "ND irregular"}
 
 
-def spike_steps(pattern: AdExPattern, dt_ms: float, x=None, spec=models.AdEx, **changed) -> np.ndarray:
+def spike_steps(pattern: AdExPattern, dt_ms: float, x=None, **changed) -> np.ndarray:
     """Steps, counted from 1, at which the native neuron spikes under its constant current or under x (T,)."""
-    neuron = spec(**{**pattern.params(dt_ms), **changed})
+    neuron = models.AdEx(**{**pattern.params(dt_ms), **changed})
     layer = Layer(neuron, shape=(1,), backend="cpu", dtype="float64")
     if x is None:
         ran = layer.run(np.array([pattern.current_pa]), steps=round(pattern.duration_ms / dt_ms))
@@ -48,20 +46,13 @@ def test_converges_to_the_published_times(name):
     assert (np.abs(times[:n] - limit) <= 0.03 + 0.05 * spread).all()
 
 
-def _adaptation_from_old(u, w, resting_potential, a, w_leak):
-    return w + (a * (u - resting_potential) - w) * w_leak
-
-
-ADEX_FROM_OLD = dataclasses.replace(models.AdEx, name="AdExFromOld", adaptation=_adaptation_from_old)
-
-
 @pytest.mark.parametrize("dt", ["0.1", "0.01"])
 @pytest.mark.parametrize("name", [name for name in PATTERNS if name != "Naud irregular"])
 def test_published_times_to_the_step(name, dt):
     """In the published order, w from the old potential, and with the published cut-off."""
     pattern = PATTERNS[name]
     cutoff = 0.0 if name.startswith("Naud") else -30.0
-    steps = spike_steps(pattern, float(dt), spec=ADEX_FROM_OLD, threshold=cutoff, floor=None)
+    steps = spike_steps(pattern, float(dt), w_from_new=0.0, threshold=cutoff, floor=None)
     assert steps.tolist() == np.rint(published(pattern, dt) / float(dt)).astype(int).tolist()
 
 

@@ -9,7 +9,7 @@ from published import IZHIKEVICH_STIMULI, SPIKE_TIMES, izhikevich_params
 from spyke_numba import Layer, models
 
 PATTERNS = SPIKE_TIMES["izhikevich"]
-# Published without the recovery's own decay, w' = w + h a b (u + 65): the limit of a to 0 at a given a b.
+# Published without the recovery's own decay, w' = w + h a b (u + 65).
 UNDECAYING = {"R accommodation"}
 
 
@@ -21,9 +21,7 @@ def spike_steps(name: str, dt_ms: float, **changed) -> np.ndarray:
     if pattern["u0"] is not None:
         initial["w"] = pattern["u0"]
     if name in UNDECAYING:
-        product = params["a"] * params["b"]
-        params["a"] = 1e-12
-        params["b"] = product / params["a"]
+        params["w_decay"] = 0.0
     t = np.arange(round(pattern["T"] / dt_ms) + 1) * dt_ms
     layer = Layer(models.Izhikevich(**params), shape=(1,), backend="cpu", dtype="float64", initial=initial)
     return np.flatnonzero(layer.run(IZHIKEVICH_STIMULI[name][0](t)[:, None]).spikes)
