@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,46 +19,50 @@ from spyke_numba.expressions import listing, suggest
 _FOLDER = __path__
 
 
+@dataclass(slots=True)
+class Launch:
+    """What a kernel runs on, all of it in the backend's own memory.
+
+    Attributes
+    ----------
+    x : (T, B, *shape) array, or (B, *shape) where `constant_input`
+    states : list of (B, N) arrays
+        In the order of `Program.states`; updated.
+    refractory : (B, N) int32 array, or (B, sets) where `Program.compact`
+        Refractory counters, of neurons or of the scope's sets (F maps, H*W locations, or 1); updated.
+    scalars, arrays : (len(Program.scalars),) and (len(Program.arrays), N) arrays of the program's dtype
+    periods : (1,) or (N,) int32 array
+        Refractory period in steps.
+    outputs : dict of str to array
+        What to record: ``"spikes"`` (T, B, *shape) bool, a state or ``"u_pre"``, ``"refractory"`` int32,
+        ``"winners"`` (T, B, k, 3) int32.
+    constant_input : bool
+    steps : int
+        T.
+    winners : tuple of int, optional
+        (k, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
+    threads : int
+        The most threads that a CPU backend may use.
+    """
+
+    x: Any
+    states: list[Any]
+    refractory: Any
+    scalars: Any
+    arrays: Any
+    periods: Any
+    outputs: dict[str, Any]
+    constant_input: bool
+    steps: int
+    winners: tuple[int, int, int, int] | None
+    threads: int
+
+
 class Kernel(Protocol):
-    """A compiled `Program`: runs steps in the backend's own memory."""
+    """A compiled `Program`."""
 
-    def run(
-        self,
-        x: Any,
-        states: list[Any],
-        refractory: Any,
-        scalars: Any,
-        arrays: Any,
-        periods: Any,
-        outputs: dict[str, Any],
-        constant_input: bool,
-        steps: int,
-        winners: tuple[int, int, int, int] | None,
-        threads: int,
-    ) -> None:
-        """Advance every neuron by `steps` steps, in place.
-
-        Parameters
-        ----------
-        x : (T, B, N) array, or (1, B, N) where `constant_input`
-        states : list of (B, N) arrays
-            In the order of `Program.states`; updated.
-        refractory : (B, N) int32 array, or (B, sets) where `Program.compact`
-            Refractory counters, of neurons or of the scope's sets (F maps, H*W locations, or 1); updated.
-        scalars, arrays : (len(Program.scalars),) and (len(Program.arrays), N) arrays of the program's dtype
-        periods : (1,) or (N,) int32 array
-            Refractory period N.
-        outputs : dict of str to array
-            What to record: ``"spikes"`` (T, B, N) bool, a state or ``"u_pre"``, ``"refractory"`` (T, B, N),
-            ``"winners"`` (T, B, k, 3) int32.
-        constant_input : bool
-        steps : int
-            T.
-        winners : tuple of int, optional
-            (k, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
-        threads : int
-            The most threads that a CPU backend may use.
-        """
+    def run(self, launch: Launch) -> None:
+        """Advance every neuron by ``launch.steps`` steps, in place."""
 
 
 @runtime_checkable

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from spyke_numba.backends import Launch
 from spyke_numba.buffers import BUFFERS
-from spyke_numba.engine import REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the cache while the input streams past; anything from 2048 to 65536 is as fast.
@@ -117,32 +118,7 @@ def order_key(x):
 
 '''
 
-_FORMAT: dict[str, dict[str, object]] = {
-    "float32": {
-        "real": "float32",
-        "whole": "int32",
-        "ir_real": "FloatType",
-        "bits": 32,
-        "bias": 127,
-        "mantissa_bits": 23,
-        "mantissa_mask": 0x007FFFFF,
-        "one_bits": 0x3F800000,
-        "sign_shift": 31,
-        "largest": 0x7FFFFFFF,
-    },
-    "float64": {
-        "real": "float64",
-        "whole": "int64",
-        "ir_real": "DoubleType",
-        "bits": 64,
-        "bias": 1023,
-        "mantissa_bits": 52,
-        "mantissa_mask": 0x000FFFFFFFFFFFFF,
-        "one_bits": 0x3FF0000000000000,
-        "sign_shift": 63,
-        "largest": 0x7FFFFFFFFFFFFFFF,
-    },
-}
+_IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
 _JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy")'
 # the rows never overlap, and saying so saves the run-time checks that keep LLVM from vectorising many arrays at once
@@ -417,7 +393,11 @@ class _Source:
         lines = [line for line in body if not line.startswith("@")]
         helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True)")
         constants = [f"{name} = real({_literal(value)})" for value, name in self.writer.constants.items()]
-        header = _HEADER.format(label=self.program.label, **_FORMAT[self.program.dtype])
+        header = _HEADER.format(
+            label=self.program.label,
+            ir_real=_IR_REAL[self.program.dtype],
+            **FLOAT_FORMATS[self.program.dtype],
+        )
         return "\n".join([header, *constants, "", "", *helpers, "", *body])
 
 
@@ -489,69 +469,42 @@ class _CpuKernel:
         self.program = program
         self._run = _module(program).run
 
-    def run(
-        self,
-        x: np.ndarray,
-        states: list[np.ndarray],
-        refractory: np.ndarray,
-        scalars: np.ndarray,
-        arrays: np.ndarray,
-        periods: np.ndarray,
-        outputs: dict[str, np.ndarray],
-        constant_input: bool,
-        steps: int,
-        winners: tuple[int, int, int, int] | None,
-        threads: int,
-    ) -> None:
-        B, N = states[0].shape
-        real, rows = self.program.dtype, steps * B
+    def run(self, launch: Launch) -> None:
+        B, N = launch.states[0].shape
+        real, rows = self.program.dtype, launch.steps * B
 
         def output(name: str, dtype: str, least: int) -> np.ndarray:
-            array = outputs.get(name)
+            array = launch.outputs.get(name)
             return np.empty((least, N), dtype) if array is None else array.reshape(rows, N)
 
         # spikes and u_pre are written in any case: one row per sample takes what nobody asked for
-        arguments = [x.reshape(-1, N), constant_input, *states, refractory, scalars, arrays, periods]
+        arguments = [launch.x.reshape(-1, N), launch.constant_input, *launch.states, launch.refractory]
+        arguments += [launch.scalars, launch.arrays, launch.periods]
         arguments += [output("spikes", "bool", B), output("refractory", "int32", 0)]
         arguments += [output(state, real, 0) for state in self.program.states]
         if self.program.u_pre:
             arguments.append(output("u_pre", real, B))
-        if B * N * steps < PARALLEL_NEURON_STEPS:
-            threads = 1
-        if winners is None:
-            arguments += [steps, TILE]
+        threads = launch.threads if rows * N >= PARALLEL_NEURON_STEPS else 1
+        if launch.winners is None:
+            arguments += [launch.steps, TILE]
             _WORKERS.run(partial(self._run, *arguments), B * -(-N // TILE), threads)
         else:
-            self._run_competing(arguments, outputs, B, N, steps, winners, threads)
+            self._compete(arguments, launch, threads)
 
-    def _run_competing(
-        self,
-        arguments: list[Any],
-        outputs: dict[str, np.ndarray],
-        B: int,
-        N: int,
-        steps: int,
-        winners: tuple[int, int, int, int],
-        threads: int,
-    ) -> None:
-        k, radius, H, W = winners
+    def _compete(self, arguments: list[Any], launch: Launch, threads: int) -> None:
+        assert launch.winners is not None
+        k, radius, H, W = launch.winners
+        steps = launch.steps
+        B, N = launch.states[0].shape
         F = N // (H * W)
         whole = np.int32 if self.program.dtype == "float32" else np.int64
-        won = (
-            outputs["winners"].reshape(steps * B, k, 3)
-            if "winners" in outputs
-            else np.empty((0, k, 3), np.int32)
+        winners = launch.outputs.get("winners")
+        arguments.append(
+            np.empty((0, k, 3), np.int32) if winners is None else winners.reshape(steps * B, k, 3)
         )
         # with a radius a map may be searched again, so all keys are kept; else a map's own are enough
-        keys = np.empty((B, N if radius > 0 else 0), whole)
-        arguments += [
-            won,
-            np.empty((B, k, 3), np.int32),
-            keys,
-            np.empty((B, F), whole),
-            np.empty((B, F), np.int64),
-        ]
-        arguments += [k, radius, H, W]
+        arguments += [np.empty((B, k, 3), np.int32), np.empty((B, N if radius > 0 else 0), whole)]
+        arguments += [np.empty((B, F), whole), np.empty((B, F), np.int64), k, radius, H, W]
         run = self._run
         if threads <= B or N < PARALLEL_NEURONS:
             _WORKERS.run(lambda first, last: run(*arguments, 1, 0, steps, 0, F, first, last), B, threads)

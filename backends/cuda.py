@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spyke_numba.backends import Launch
 from spyke_numba.backends._ptx import compile_ptx
-from spyke_numba.engine import REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 #: Threads per block; 128 registers are left for each thread of the larger.
@@ -89,16 +90,9 @@ def order_key(x):
 
 '''
 
-_FORMAT: dict[str, dict[str, object]] = {
+#: Names of libdevice's functions.
+_FUNCTIONS: dict[str, dict[str, str]] = {
     "float32": {
-        "real": "float32",
-        "whole": "int32",
-        "bias": 127,
-        "mantissa_bits": 23,
-        "mantissa_mask": 0x007FFFFF,
-        "one_bits": 0x3F800000,
-        "sign_shift": 31,
-        "largest": 0x7FFFFFFF,
         "multiply": "fmul_rn",
         "divide": "fdiv_rn",
         "fabs": "fabsf",
@@ -109,14 +103,6 @@ _FORMAT: dict[str, dict[str, object]] = {
         "to_whole": "float2int_rn",
     },
     "float64": {
-        "real": "float64",
-        "whole": "int64",
-        "bias": 1023,
-        "mantissa_bits": 52,
-        "mantissa_mask": 0x000FFFFFFFFFFFFF,
-        "one_bits": 0x3FF0000000000000,
-        "sign_shift": 63,
-        "largest": 0x7FFFFFFFFFFFFFFF,
         "multiply": "dmul_rn",
         "divide": "ddiv_rn",
         "fabs": "fabs",
@@ -291,7 +277,7 @@ def source(program: Program) -> str:
             *_indented(2, neuron(spikes)),
             *_indented(1, put),
         ]
-    header = _HEADER.format(label=program.label, **_FORMAT[program.dtype])
+    header = _HEADER.format(label=program.label, **FLOAT_FORMATS[program.dtype], **_FUNCTIONS[program.dtype])
     parts = [
         header,
         "\n".join(constants),
@@ -433,44 +419,34 @@ class _CudaKernel:
         self._device = device
         self._run = device.load(f"{program.label}_cuda", source(program)).run
 
-    def run(
-        self,
-        x: Any,
-        states: list[Any],
-        refractory: Any,
-        scalars: Any,
-        arrays: Any,
-        periods: Any,
-        outputs: dict[str, Any],
-        constant_input: bool,
-        steps: int,
-        winners: tuple[int, int, int, int] | None,
-        threads: int,
-    ) -> None:
-        device, wrap = self._device, self._device.wrap
-        B, N = refractory.shape
-        real = self.program.dtype
-        arguments = [wrap(x).reshape(-1, N), constant_input, steps, *map(wrap, states), wrap(refractory)]
-        arguments += [wrap(scalars), wrap(arrays), wrap(periods)]
+    def run(self, launch: Launch) -> None:
+        device, wrap, outputs = self._device, self._device.wrap, launch.outputs
+        B, N = launch.refractory.shape
+        rows, real = launch.steps * B, self.program.dtype
+        arguments = [wrap(launch.x).reshape(-1, N), launch.constant_input, launch.steps]
+        arguments += map(
+            wrap, (*launch.states, launch.refractory, launch.scalars, launch.arrays, launch.periods)
+        )
 
-        def output(name: str, dtype: str) -> None:
+        def output(name: str, dtype: str, *shape: int) -> None:
             kept = name in outputs
-            array = wrap(outputs[name]).reshape(steps * B, N) if kept else device.empty((1, 1), dtype)
-            arguments.extend((kept, array))
+            arguments.append(kept)
+            arguments.append(
+                wrap(outputs[name]).reshape(rows, *shape) if kept else device.empty((1, *shape), dtype)
+            )
 
-        output("spikes", "bool")
+        output("spikes", "bool", N)
         for name in _recorded(self.program):
-            output(name, "int32" if name == "refractory" else real)
-        stream = device.stream(x)
-        if winners is None:
+            output(name, "int32" if name == "refractory" else real, N)
+        stream = device.stream(launch.x)
+        if launch.winners is None:
             self._run[-(-B * N // THREADS_FREE), THREADS_FREE, stream](*arguments)
             return
-        k, radius, H, W = winners
+        k, radius, H, W = launch.winners
         whole = "int32" if real == "float32" else "int64"
-        kept = "winners" in outputs
-        won = wrap(outputs["winners"]).reshape(steps * B, k, 3) if kept else device.empty((1, 1, 3), "int32")
-        arguments += [kept, won, device.empty((B, k, 3), "int32")]
-        arguments += [device.empty((B, N), whole), device.empty((B, N // (H * W)), whole), k, radius, H, W]
+        output("winners", "int32", k, 3)
+        arguments += [device.empty((B, k, 3), "int32"), device.empty((B, N), whole)]
+        arguments += [device.empty((B, N // (H * W)), whole), k, radius, H, W]
         self._run[B, min(THREADS_KWTA, -(-N // 32) * 32), stream](*arguments)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spyke_numba.engine import REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.backends import Launch
+from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 if TYPE_CHECKING:
@@ -57,25 +58,6 @@ def bind(device):
 
 '''
 
-_FORMAT: dict[str, dict[str, object]] = {
-    "float32": {
-        "real": "float32",
-        "whole": "int32",
-        "bias": 127,
-        "mantissa_bits": 23,
-        "mantissa_mask": 0x007FFFFF,
-        "one_bits": 0x3F800000,
-    },
-    "float64": {
-        "real": "float64",
-        "whole": "int64",
-        "bias": 1023,
-        "mantissa_bits": 52,
-        "mantissa_mask": 0x000FFFFFFFFFFFFF,
-        "one_bits": 0x3FF0000000000000,
-    },
-}
-
 
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind(device)`` returns the step of a whole layer."""
@@ -98,7 +80,7 @@ def source(program: Program) -> str:
         f"    return {', '.join(results)}",
     ]
     body = [*constants, "", *helpers, *step, "", "return step"]
-    header = _HEADER.format(label=program.label, **_FORMAT[program.dtype])
+    header = _HEADER.format(label=program.label, **FLOAT_FORMATS[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
 
@@ -112,50 +94,32 @@ class _TorchKernel:
         self.program = program
         self._steps: dict[Any, Any] = {}
 
-    def run(
-        self,
-        x: torch.Tensor,
-        states: list[torch.Tensor],
-        refractory: torch.Tensor,
-        scalars: torch.Tensor,
-        arrays: torch.Tensor,
-        periods: torch.Tensor,
-        outputs: dict[str, torch.Tensor],
-        constant_input: bool,
-        steps: int,
-        winners: tuple[int, int, int, int] | None,
-        threads: int,
-    ) -> None:
-        program = self.program
-        if x.device not in self._steps:
-            self._steps[x.device] = _module(program).bind(x.device)
-        step = self._steps[x.device]
-        values = {
-            **dict(zip(program.scalars, scalars, strict=True)),
-            **dict(zip(program.arrays, arrays, strict=True)),
-        }
+    def run(self, launch: Launch) -> None:
+        program, periods, outputs = self.program, launch.periods, launch.outputs
+        device = launch.x.device
+        if device not in self._steps:
+            self._steps[device] = _module(program).bind(device)
+        step = self._steps[device]
+        values = dict(zip(program.scalars, launch.scalars, strict=True))
+        values.update(zip(program.arrays, launch.arrays, strict=True))
         constants = [values[name] for name in program.constants]
-        if winners is None:
+        if launch.winners is None:
             constants.append(periods if len(periods) > 1 else periods[0])
-        B, N = refractory.shape
-        x = x.reshape(-1, B, N)
-        for t in range(steps):
-            *now, r, spiked, u_pre = step(x[0 if constant_input else t], *states, refractory, *constants)
-            if winners is not None:
+        x = launch.x.reshape(-1, *launch.refractory.shape)
+        for t in range(launch.steps):
+            i_in = x[0 if launch.constant_input else t]
+            *states, r, spiked, u_pre = step(i_in, *launch.states, launch.refractory, *constants)
+            if launch.winners is not None:
                 won = outputs["winners"][t] if "winners" in outputs else None
-                _compete(u_pre, spiked, r, periods, program.inhibition, winners, won)
-            for state, new in zip(states, now, strict=True):
+                _compete(u_pre, spiked, r, periods, program.inhibition, launch.winners, won)
+            for state, new in zip(launch.states, states, strict=True):
                 state.copy_(new)
-            refractory.copy_(r)
-            values_now = {
-                "spikes": spiked,
-                "u_pre": u_pre,
-                "refractory": r,
-                **dict(zip(program.states, now, strict=True)),
-            }
+            launch.refractory.copy_(r)
+            now = {"spikes": spiked, "u_pre": u_pre, "refractory": r}
+            now.update(zip(program.states, states, strict=True))
             for name, output in outputs.items():
                 if name != "winners":
-                    output[t] = values_now[name].reshape(output[t].shape)
+                    output[t] = now[name].reshape(output[t].shape)
 
 
 def _compete(

@@ -485,16 +485,22 @@ class Layer:
             self._count_by(plan.scope, x)
         kernel = self._kernel(plan.scope, self._counted_by is not None, plan.u_pre)
         if plan.steps:
+            assert self._states is not None
+            scalars, arrays, periods = self._constants
             kernel.run(
-                native,
-                self._states,
-                self._refractory,
-                *self._constants,
-                outputs,
-                plan.constant_input,
-                plan.steps,
-                plan.winners,
-                self._threads,
+                backends.Launch(
+                    x=native,
+                    states=self._states,
+                    refractory=self._refractory,
+                    scalars=scalars,
+                    arrays=arrays,
+                    periods=periods,
+                    outputs=outputs,
+                    constant_input=plan.constant_input,
+                    steps=plan.steps,
+                    winners=plan.winners,
+                    threads=self._threads,
+                )
             )
         given = {}
         for name, array in outputs.items():
