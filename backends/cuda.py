@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
@@ -332,6 +333,9 @@ class Device(Protocol):
     def load(self, label: str, source: str) -> Any:
         """Return a generated module, whose kernels are launched as ``run[grid, block, stream](*arguments)``."""
 
+    def on(self, like: Any) -> AbstractContextManager[Any]:
+        """Return a context in which the device of the input `like` is the current one."""
+
     def stream(self, like: Any) -> Any:
         """Return the stream on which work for the input `like` must be ordered."""
 
@@ -367,16 +371,26 @@ class _Gpu:
 
     def load(self, label: str, source: str) -> ModuleType:
         import numba_cuda
+        from numba.cuda.core import config
 
+        # a small layer fills no GPU, and whoever runs one knows
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
         return load_module(label, source, f"numba-cuda {numba_cuda.__version__}")
+
+    def on(self, like: Any) -> AbstractContextManager[Any]:
+        if not _on_gpu(like):
+            return nullcontext()
+        from numba import cuda
+
+        return cuda.gpus[like.device.index]
 
     def stream(self, like: Any) -> Any:
         from numba import cuda
 
-        if _is_tensor(like):
+        if _on_gpu(like):
             import torch
 
-            return _external_stream(torch.cuda.current_stream(like.device).cuda_stream)
+            return _external_stream(like.device.index, torch.cuda.current_stream(like.device).cuda_stream)
         return cuda.default_stream()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
@@ -399,7 +413,7 @@ class _Gpu:
 
 
 @cache
-def _external_stream(pointer: int) -> Any:
+def _external_stream(device: int, pointer: int) -> Any:
     from numba import cuda
 
     return cuda.external_stream(pointer) if pointer else cuda.default_stream()
@@ -420,6 +434,10 @@ class _CudaKernel:
         self._run = device.load(f"{program.label}_cuda", source(program)).run
 
     def run(self, launch: Launch) -> None:
+        with self._device.on(launch.x):
+            self._launch(launch)
+
+    def _launch(self, launch: Launch) -> None:
         device, wrap, outputs = self._device, self._device.wrap, launch.outputs
         B, N = launch.refractory.shape
         rows, real = launch.steps * B, self.program.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,9 @@ class EmulatedDevice:
 
     def load(self, label: str, source: str) -> Any:
         return self._emulated.load(source)
+
+    def on(self, like: Any) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def stream(self, like: Any) -> Any:
         return 0

@@ -105,6 +105,15 @@ def test_adaptation_follows_the_new_potential_of_held_neurons_too():
         assert neuron.w.item() == pytest.approx(held)
 
 
+def test_izhikevich_recovery_may_follow_the_old_potential():
+    recovery = {}
+    for w_from_new in (1, 0):
+        layer = native("Izhikevich", 30.0, c=-65.0, w_from_new=w_from_new)
+        (u,) = potentials(layer, 10.0)
+        recovery[w_from_new] = layer.state["w"].item()
+    assert recovery == {1: pytest.approx(-13 + 0.02 * (0.2 * u + 13)), 0: pytest.approx(-13)}
+
+
 @pytest.mark.parametrize("name", ["EIF", "QIF", "AdEx"])
 def test_floor_at_rest(name):
     assert states(drop_in(name, resting_potential=1.0), -1e4) == [1.0]
@@ -241,6 +250,7 @@ def test_threshold_may_change():
     layer = native("EIF")
     assert not layer.step(tensor(5 * UNIT)).spikes.item()
     layer.set(threshold=4.0)
+    assert layer.parameters["theta_rh"] == 3.0
     assert layer.step(tensor(0.0)).spikes.item()
 
 

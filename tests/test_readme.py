@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-import runpy
-from pathlib import Path
 
 import pytest
+from documented import ROOT, blocks, run_block
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+BLOCKS = blocks(ROOT / "README.md")
 
 
-def run_block(tmp_path, containing):
-    (block,) = [block for block in BLOCKS if containing in block]
-    path = tmp_path / "block.py"
-    path.write_text(block, encoding="utf-8")
-    return runpy.run_path(str(path))
+def run_the_block(tmp_path, containing):
+    (block,) = [block for block in BLOCKS if containing in block.code]
+    return run_block(block, tmp_path)
 
 
 def test_layer_example(tmp_path):
     torch = pytest.importorskip("torch")
-    names = run_block(tmp_path, "KWTA")
+    names = run_the_block(tmp_path, "KWTA")
     run = names["run"]
     assert run.spikes.dtype == torch.bool
     assert run.spikes.shape == run.u.shape == (100, 4, 30, 28, 28)
@@ -35,7 +31,7 @@ def test_layer_example(tmp_path):
 def test_model_example(tmp_path):
     import numpy as np
 
-    layer = run_block(tmp_path, "NeuronSpec")["layer"]
+    layer = run_the_block(tmp_path, "NeuronSpec")["layer"]
     assert layer.run(np.full((1, 100), 0.8), steps=2000).spikes.sum(axis=0).min() > 3
 
 
