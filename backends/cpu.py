@@ -51,6 +51,18 @@ def _unary(result, argument, build):
     return operation
 
 
+@intrinsic
+def use_widest_vectors(context):
+    """Let the function in which it stands use 512-bit vectors, which LLVM avoids of itself."""
+
+    def generate(context, builder, signature, arguments):
+        # llvmlite knows only attributes without a value by name; LLVM takes this one as it is written
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 _ir_real, _ir_whole = ir.{ir_real}(), ir.IntType({bits})
 _bits_of = _unary(types.{whole}, types.{real}, lambda builder, value: builder.bitcast(value, _ir_whole))
 _of_bits = _unary(types.{real}, types.{whole}, lambda builder, value: builder.bitcast(value, _ir_real))
@@ -97,6 +109,14 @@ def rint(x):
 @njit(forceinline=True)
 def pow2(n):
     return _of_bits(whole((_as_whole(n) + whole({bias})) << whole({mantissa_bits})))
+
+
+@njit(forceinline=True)
+def scaled(y, n):
+    k = _as_whole(n)
+    half = whole(k >> whole(1))
+    bias, bits = whole({bias}), whole({mantissa_bits})
+    return (y * _of_bits(whole((half + bias) << bits))) * _of_bits(whole((whole(k - half) + bias) << bits))
 
 
 @njit(forceinline=True)
@@ -238,7 +258,7 @@ class _Source:
             body += ["key = order_key(new_u) if spiked else LOWEST_KEY", "row_keys[j] = key"]
             body.append("best = key if key > best else best")
         lines = [_JIT_ROW, f"def {name}({', '.join(arguments)}):"]
-        lines += ["    best = LOWEST_KEY"] if competes else []
+        lines += ["    use_widest_vectors()", *(["    best = LOWEST_KEY"] if competes else [])]
         lines += ["    for j in range(x.size):", *(f"        {line}" for line in body)]
         return [*lines, *(["    return best"] if competes else []), "", ""]
 
@@ -286,6 +306,7 @@ class _Source:
         return [
             _JIT.format(signature=signature),
             f"def run({', '.join(types)}):",
+            "    use_widest_vectors()",
             "    B, N = g_u.shape",
             *load,
         ]

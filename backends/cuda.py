@@ -32,7 +32,7 @@ real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
 ZERO = np.{real}(0)
-BIAS, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({mantissa_bits})
+BIAS, MANTISSA_BITS, ONE_BIT = np.{whole}({bias}), np.{whole}({mantissa_bits}), np.{whole}(1)
 MANTISSA_MASK, ONE_BITS = np.{whole}({mantissa_mask}), np.{whole}({one_bits})
 SIGN_SHIFT, LARGEST = np.{whole}({sign_shift}), np.{whole}({largest})
 
@@ -70,6 +70,15 @@ def rint(x):
 @cuda.jit(device=True)
 def pow2(n):
     return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + BIAS) << MANTISSA_BITS))
+
+
+@cuda.jit(device=True)
+def scaled(y, n):
+    k = whole(libdevice.{to_whole}(n))
+    half = whole(k >> ONE_BIT)
+    first = libdevice.{of_bits}(whole((half + BIAS) << MANTISSA_BITS))
+    second = libdevice.{of_bits}(whole((whole(k - half) + BIAS) << MANTISSA_BITS))
+    return libdevice.{multiply}(libdevice.{multiply}(y, first), second)
 
 
 @cuda.jit(device=True)

@@ -208,6 +208,30 @@ class Layer:
         self._neuron = neuron
         self._constants = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return everything but what belongs to a process: memory of a device, compiled code."""
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_kernels", "_constants", "_plans")
+        }
+        kept["_like"] = kept["_place"] = None
+        if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
+            kept["_backend"] = self._backend.name
+        if self._states is not None:
+            kept["_states"] = [np.array(self._backend.download(array)) for array in self._states]
+            kept["_refractory"] = np.array(self._backend.download(self._refractory))
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        vars(self).update(kept, _constants=None, _plans={})
+        if isinstance(self._backend, str):
+            self._backend = backends.choose(self._backend)
+        if self._states is not None:
+            self._states = [self._backend.upload(host, None) for host in self._states]
+            self._refractory = self._backend.upload(self._refractory, None)
+            self._place = self._backend.place(None)
+
     # -- state
 
     @property
@@ -451,6 +475,9 @@ class Layer:
             periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
             self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
             self._kernels: dict[tuple[Scope | None, bool, bool], Any] = {}
+        if place != self._place or hasattr(like, "detach") != hasattr(self._like, "detach"):
+            # an empty one: the input itself may be large
+            self._like = like.new_empty(0) if hasattr(like, "detach") else None
         self._place = place
 
     def _kernel(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Any:
@@ -479,7 +506,6 @@ class Layer:
         backend = self._backend
         native = backend.take(x, self._dtype)
         self._bind(x)
-        self._like = x
         outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)

@@ -22,7 +22,7 @@ from spyke_numba import models
 from spyke_numba.buffers import BUFFERS
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.layer import Layer
-from spyke_numba.models.exponential import DELTA_T, THETA_RH
+from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
 from spyke_numba.ops import exp, minimum, where
 from spyke_numba.parameters import Uniform
@@ -64,7 +64,7 @@ def _lif_bookkeeping(u_new, I, u_inj, t_inj, ts, gain):
 
 
 _LIF = NeuronSpec(
-    name="DropInLIF",
+    name="LIF",
     summary="LIF that decays from its last excited potential: a spike does not reset it, inhibition lasts one step.",
     equations=(
         "u' = rest + (u_inj - rest) min(exp(-t_inj / tau_rc), 1) + I ts / C",
@@ -86,7 +86,7 @@ def _lif_simple(u, I, decay):
 
 
 _LIF_SIMPLE = NeuronSpec(
-    name="DropInLIF_Simple",
+    name="LIF_Simple",
     summary="LIF_Simple that decays to 0, whatever the resting potential.",
     equations=("u' = u (1 - ts / tau_rc) + I",),
     params={"tau_rc": TAU_RC},
@@ -96,16 +96,16 @@ _LIF_SIMPLE = NeuronSpec(
 )
 
 
-def _eif_simple(u, I, delta_t, theta_rh, decay):
-    return u * decay + delta_t * exp((u - theta_rh) / delta_t) + I
+def _eif_simple(u, I, delta_t, theta_rh, sharpness, decay):
+    return u * decay + delta_t * exp((u - theta_rh) * sharpness) + I
 
 
 _EIF_SIMPLE = NeuronSpec(
-    name="DropInEIF_Simple",
+    name="EIF_Simple",
     summary="EIF_Simple that decays to 0, whatever the resting potential.",
     equations=("u' = u (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
     params={"tau_rc": TAU_RC, "delta_t": DELTA_T, "theta_rh": THETA_RH},
-    derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
+    derived={"sharpness": sharpness, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
     membrane=_eif_simple,
     requires=(LONG_TAU,),
 )
@@ -124,7 +124,7 @@ def _izhikevich_jump(w, d):
 
 
 _IZHIKEVICH = NeuronSpec(
-    name="DropInIzhikevich",
+    name="Izhikevich",
     summary="Izhikevich's model with a step of 1 ms whatever ts is; starts at 0 and never uses c.",
     equations=("u' = u + 0.04 u^2 + 5 u + 140 + I - w", "w' = w + a (b u' - w)", "at a spike: w = w' + d"),
     params={"a": Param(0.02), "b": Param(0.2), "c": Param(0.0), "d": Param(8.0)},
@@ -203,7 +203,7 @@ class Neuron:
             raise TypeError(f"{type(self).__name__} needs a threshold: give threshold= or per_neuron_thresh=")
         self._threshold, self._per_neuron_thresh = threshold, map_given
         self.refractoriness = refractoriness
-        self._given = {**_COMMON, **params}
+        self._given: dict[str, Any] = {**_COMMON, **params}
         self._settings: dict[str, Any] = {"backend": backend, "seed": seed}
         self._dtype = dtype
         self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
@@ -226,6 +226,28 @@ class Neuron:
         return self.spec(threshold=threshold, **given)
 
     # -- attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        given = self.__dict__.get("_given")
+        if given is None or (name not in given and name not in self.spec.params and name != "refractoriness"):
+            super().__setattr__(name, value)
+            return
+        before = dict(given), self.refractoriness
+        if name == "refractoriness":
+            self.__dict__[name] = value
+        else:
+            given[name] = value
+        try:
+            self._apply()
+        except BaseException:
+            self.__dict__["_given"], self.__dict__["refractoriness"] = before
+            raise
+
+    def _apply(self) -> None:
+        """Let the layer take the parameters as they are now, or refuse them."""
+        neuron = self._neuron()
+        if self._layer is not None:
+            self._layer.set(**{**dict.fromkeys(self._layer.neuron.given), **neuron.given})
 
     def __getattr__(self, name: str) -> Any:
         given = self.__dict__.get("_given", {})
@@ -268,9 +290,7 @@ class Neuron:
             raise TypeError(f"{type(self).__name__} needs a threshold: give a number or a tensor")
         setattr(self, attribute, value)
         try:
-            neuron = self._neuron()
-            if self._layer is not None:
-                self._layer.set(threshold=neuron.given["threshold"])
+            self._apply()
         except BaseException:
             setattr(self, attribute, before)
             raise
@@ -338,8 +358,16 @@ class Neuron:
     def _ready(self, potentials: torch.Tensor, axes: int, n_winners: int) -> Layer:
         if not isinstance(potentials, torch.Tensor) or potentials.ndim != axes:
             wanted = "(B, F, H, W)" if axes == 4 else "(T, B, F, H, W)"
-            given = tuple(potentials.shape) if hasattr(potentials, "shape") else type(potentials).__name__
-            raise ValueError(f"the potentials are {given}: give a tensor {wanted}")
+            given = f"{type(potentials).__name__} {tuple(getattr(potentials, 'shape', ()))}"
+            raise ValueError(f"the potentials are a {given}: give a torch tensor {wanted}")
+        if self._layer is not None and tuple(potentials.shape[-4:]) != (
+            self._layer.batch,
+            *(self._layer.shape or ()),
+        ):
+            raise ValueError(
+                f"the potentials have the shape {tuple(potentials.shape)}, but the state is of "
+                f"{(self._layer.batch, *(self._layer.shape or ()))}: give as many, or call reset() first"
+            )
         inhibition = self._inhibition
         if inhibition.k != n_winners:
             inhibition = self._inhibition = KWTA(n_winners, inhibition.scope, inhibition.radius)
@@ -414,6 +442,7 @@ class Neuron:
         self, potentials: torch.Tensor, n_winners: int = 1, record: Sequence[str] = ("spikes", "winners")
     ) -> Recording:
         """Advance by T steps in one compiled call; ``potentials`` (T, B, F, H, W), results as of `Layer.run`."""
+        self._last = None
         return self._ready(potentials, 5, n_winners).run(potentials, record)
 
     def plot_ode(

@@ -135,8 +135,6 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]
     waiting: dict[str, Callable[..., Any]] = {}
     for name, parameter in parameters.items():
         value = neuron.given.get(name, parameter.default)
-        if name in neuron.given and value is None and not parameter.optional:
-            value = parameter.default
         if isinstance(value, Distribution):
             values[name] = value.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape)
         elif callable(value):

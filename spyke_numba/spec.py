@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -262,6 +265,19 @@ class NeuronSpec:
         }
         return {**shared, **self.params}
 
+    def __deepcopy__(self, memo: Any) -> NeuronSpec:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by reference, as functions are: the module that defines the membrane holds the specification
+        module = self.membrane.__module__
+        for attribute, value in vars(sys.modules.get(module)).items() if module in sys.modules else ():
+            if value is self:
+                return getattr, (_Module(module), attribute)
+        raise pickle.PicklingError(
+            f"the model {self.name} cannot be pickled: keep it in a variable of {module}, where its membrane is defined"
+        )
+
     def __call__(self, **given: Any) -> Neuron:
         """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions)."""
         return Neuron(self, given)
@@ -293,19 +309,24 @@ class Neuron:
                     f"{self.spec.name} has no parameter {name!r}{suggest(name, parameters)}: "
                     f"allowed are {listing(parameters)}"
                 )
+            if value is None and not parameters[name].optional:
+                continue  # as if it were not given
             if not (isinstance(value, Distribution) or value is None):
                 value = _as_values(self.spec.name, name, value)
                 check_values(self.spec.name, name, parameters[name], value)
             given[name] = value
         for name, parameter in parameters.items():
-            missing = (given.get(name) is None and name in given) or (
-                name not in given and parameter.default is None
-            )
-            if missing and not parameter.optional:
+            if name not in given and parameter.default is None and not parameter.optional:
                 raise TypeError(
                     f"{self.spec.name} needs {name}: give a number, an array or a distribution for it"
                 )
         object.__setattr__(self, "given", MappingProxyType(given))
+
+    def __deepcopy__(self, memo: Any) -> Neuron:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Neuron, (self.spec, dict(self.given))
 
     @property
     def has_floor(self) -> bool:
@@ -316,6 +337,21 @@ class Neuron:
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
         return f"{self.spec.name}({values})"
+
+
+class _Module:
+    """A module, pickled by its name."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module(self._name), attribute)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Module, (self._name,)
 
 
 def _as_values(model: str, name: str, value: Any) -> Any:

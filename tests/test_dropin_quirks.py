@@ -307,7 +307,7 @@ def test_state_begins_with_the_first_input():
     neuron = drop_in("LIF_Simple")
     assert neuron.previous_state is None
     neuron(torch.ones(1, 2, 3, 3))
-    with pytest.raises(ValueError, match="takes"):
+    with pytest.raises(ValueError, match="call reset"):
         neuron(torch.ones(1, 2, 4, 4))
     neuron.reset()
     assert neuron(torch.ones(1, 2, 4, 4))[1].shape == (1, 2, 4, 4)

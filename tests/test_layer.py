@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -319,3 +322,30 @@ def test_a_program_made_from_a_neuron_is_the_layers(name: str) -> None:
         layer = Layer(neuron, SHAPE, inhibition=KWTA(1), backend="torch")
         layer.step(input_for(name, 1)[0])
         assert layer._kernel("feature", False, False).program == Program.of(neuron, inhibition="feature")
+
+
+def test_copies_and_pickles_go_on_alike(backend: Backend) -> None:
+    x = input_for("AdEx", 3)
+    layer = adex(backend)
+    layer.run(x[:8])
+    copied = copy.deepcopy(layer)
+    expected = layer.run(x[8:], EVERYTHING)
+    assert_same(expected, copied.run(x[8:], EVERYTHING))
+    if backend is backends.get(backend.name):
+        again = adex(backend)
+        again.run(x[:8])
+        assert_same(expected, pickle.loads(pickle.dumps(again)).run(x[8:], EVERYTHING))
+
+
+def test_the_layer_lets_go_of_its_input() -> None:
+    layer = adex()
+    x = input_for("AdEx", 3).astype(np.float32)
+    held = sys.getrefcount(x)
+    layer.run(x)
+    assert sys.getrefcount(x) == held
+    tensor = torch.from_numpy(x)
+    layer.run(tensor)
+    assert sys.getrefcount(tensor) == 2
+    assert isinstance(layer.state["u"], torch.Tensor)
+    layer.run(x)
+    assert isinstance(layer.state["u"], np.ndarray)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,7 +197,7 @@ def test_heterogeneous_time_constants(name: str) -> None:
         (lambda: neurons.Neuron(1.0), TypeError, "use LIF, AdEx or another"),
         (lambda: neurons.LIF(10.0, tau=0.02), TypeError, r"no parameter 'tau'"),
         (lambda: neurons.LIF(10.0, inhibition_mode="map"), ValueError, "allowed are 'feature'"),
-        (lambda: make("LIF")(torch.zeros(3, 4, 5)), ValueError, r"give a tensor \(B, F, H, W\)"),
+        (lambda: make("LIF")(torch.zeros(3, 4, 5)), ValueError, r"give a torch tensor \(B, F, H, W\)"),
         (lambda: make("LIF")(torch.zeros(SHAPE), n_winners=0), ValueError, "k of KWTA is 0"),
         (lambda: make("LIF_Simple", tau_rc=0.002)(torch.zeros(SHAPE)), ValueError, "above 3 ts"),
     ],
@@ -217,3 +219,46 @@ def test_backends_are_as_named() -> None:
     neuron = make("EIF", backend="torch")
     neuron(torch.zeros(SHAPE))
     assert isinstance(neuron.layer, Layer) and neuron.layer.backend == "torch"
+
+
+def test_parameters_can_be_assigned() -> None:
+    neuron = make("LIF_ode", tau_rc=0.02)
+    x = next(inputs(1, 900.0))
+    neuron(x)
+    neuron.refractory_timesteps = 5
+    neuron.tau_rc = 0.05
+    assert (neuron.refractory_timesteps, neuron.tau_rc) == (5, 0.05)
+    assert neuron.layer.parameters["tau_rc"] == 0.05
+    while not neuron(x)[2]:
+        pass
+    assert round(float(neuron.refractory_periods.max()) / neuron.ts) == 5
+    neuron.refractoriness = False
+    assert neuron.layer.parameters["refractory_timesteps"] == 0
+    with pytest.raises(ValueError, match="tau_rc of LIF_ode is -1"):
+        neuron.tau_rc = -1.0
+    assert neuron.tau_rc == neuron.layer.parameters["tau_rc"] == 0.05
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_copies_and_pickles_go_on_alike(name: str) -> None:
+    neuron = make(name)
+    sequence = list(inputs(12, DRIVE[name]))
+    for potentials in sequence[:6]:
+        neuron(potentials, n_winners=2)
+    copied, pickled = copy.deepcopy(neuron), pickle.loads(pickle.dumps(neuron))
+    for potentials in sequence[6:]:
+        spikes, state, winners = neuron(potentials, n_winners=2)
+        for other in (copied, pickled):
+            again = other(potentials, n_winners=2)
+            np.testing.assert_array_equal(spikes, again[0])
+            np.testing.assert_array_equal(state, again[1])
+            assert winners == again[2]
+
+
+def test_another_batch_needs_a_reset() -> None:
+    neuron = make("LIF")
+    neuron(torch.zeros(SHAPE))
+    with pytest.raises(ValueError, match=r"call reset\(\) first"):
+        neuron(torch.zeros(2, *SHAPE[1:]))
+    neuron.reset()
+    neuron(torch.zeros(2, *SHAPE[1:]))

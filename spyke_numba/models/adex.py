@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from spyke_numba.models.exponential import DELTA_T, THETA_RH
+from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
 from spyke_numba.ops import exp, where
 from spyke_numba.spec import NeuronSpec, Param, State
 
 
-def _membrane(u, I, w, resting_potential, delta_t, theta_rh, leak, gain):
-    upswing = delta_t * exp((u - theta_rh) / delta_t)
+def _membrane(u, I, w, resting_potential, delta_t, theta_rh, sharpness, leak, gain):
+    upswing = delta_t * exp((u - theta_rh) * sharpness)
     return u + ((resting_potential - u + upswing) * leak + (I - w) * gain)
 
 
@@ -46,6 +46,7 @@ AdEx = NeuronSpec(
     },
     states={"w": State(0.0, "adaptation current, pA like the input")},
     derived={
+        "sharpness": sharpness,
         "leak": lambda ts, tau_rc: ts / tau_rc,
         "gain": lambda ts, C: ts / C,
         "w_leak": lambda ts, tau_w: ts / tau_w,
