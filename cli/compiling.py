@@ -62,7 +62,8 @@ def compile_command(
     spec = find_model(model)
     if spec.all_params["threshold"].default is None:
         given.setdefault("threshold", 1.0)  # the code is the same for every threshold, and a neuron needs one
-    program = Program.of(spec(**given), dtype=dtype, inhibition=scope)
+    compact = scope is not None and chosen.compact  # as a layer compiles it
+    program = Program.of(spec(**given), dtype=dtype, inhibition=scope, compact=compact)
     text = chosen.emit(program, kind) if arch is None else chosen.emit(program, kind, arch=arch)
     if out is None:
         click.echo(text)

@@ -87,7 +87,9 @@ class Program:
     u_pre: bool = False
 
     @classmethod
-    def of(cls, neuron: Neuron, *, dtype: str = "float32", inhibition: str | None = None) -> Program:
+    def of(
+        cls, neuron: Neuron, *, dtype: str = "float32", inhibition: str | None = None, compact: bool = False
+    ) -> Program:
         """Return the program of a neuron in a layer where arrays and distributions vary and numbers do not."""
         spec = neuron.spec
         varying = {name for name, value in neuron.given.items() if not isinstance(value, (float, type(None)))}
@@ -96,7 +98,7 @@ class Program:
         for name, rule in [*rules.items(), *rules.items(), *spec.derived.items()]:
             if callable(rule) and varying & set(inspect.signature(rule).parameters):
                 varying.add(name)
-        program = cls(spec, dtype, inhibition, floor=neuron.has_floor)
+        program = cls(spec, dtype, inhibition, compact, neuron.has_floor)
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
     @property
