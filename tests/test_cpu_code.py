@@ -1,0 +1,133 @@
+"""What the CPU backend compiles to: vectors, no contraction, a warm second process, and threads that survive a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import llvmlite.binding
+import numpy as np
+import pytest
+from cases import neuron_of
+
+from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
+from spyke_numba.engine import Program
+from spyke_numba.ops import sqrt
+
+on_x86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="reads the names of x86-64 instructions"
+)
+#: Floating-point arithmetic on whole vectors.
+PACKED = re.compile(r"\bv?(?:add|sub|mul|div|max|min)p[sd]\b")
+CONTRACTED = re.compile(r"\bvfn?m(?:add|sub)\w*")
+
+
+def assembly(program: Program) -> str:
+    return backends.get("cpu").emit(program, "asm")
+
+
+@on_x86
+@pytest.mark.parametrize("inhibition", [None, "feature"])
+@pytest.mark.parametrize("name", models.names())
+def test_the_hot_loop_is_vectorised_and_nothing_is_contracted(name: str, inhibition: str | None) -> None:
+    program = Program.of(
+        neuron_of(models.get(name), False), inhibition=inhibition, compact=inhibition is not None
+    )
+    code = assembly(program)
+    # a membrane has at least three operations, and an exponential about twenty more
+    assert len(PACKED.findall(code)) >= (20 if "exp(" in backends.get("cpu").emit(program, "source") else 3)
+    assert not CONTRACTED.search(code)
+    assert not re.search(r"\bcallq?\b.*\b(expf?|powf?)\b", code)
+
+
+def _endless(u, I):
+    return sqrt(u * u + I)
+
+
+@on_x86
+def test_the_check_sees_a_loop_without_vectors() -> None:
+    program = Program.of(NeuronSpec(name="Rooted", membrane=_endless)(threshold=1.0))
+    source = backends.get("cpu").emit(program, "source")
+    serial = source.replace("i_in = x[j]", "i_in = x[j] + (row_u[j - 1] if j > 0 else x[j])")
+    assert serial != source
+    namespace: dict[str, object] = {"__name__": "serial"}
+    exec(compile(serial.replace("cache=True, ", ""), "<serial>", "exec"), namespace)
+    code = next(iter(namespace["run"].inspect_asm().values()))  # type: ignore[attr-defined]
+    assert len(PACKED.findall(code)) < len(PACKED.findall(assembly(program)))
+
+
+@on_x86
+@pytest.mark.skipif(
+    not llvmlite.binding.get_host_cpu_features().get("fma"), reason="this processor has no multiply-add"
+)
+def test_the_check_sees_a_contraction() -> None:
+    source = backends.get("cpu").emit(Program.of(models.get("LIF")(threshold=1.0)), "source")
+    loose = source.replace('"numpy")\ndef advance', '"numpy", fastmath={"contract"})\ndef advance')
+    assert loose != source
+    namespace: dict[str, object] = {"__name__": "loose"}
+    exec(compile(loose.replace("cache=True, ", ""), "<loose>", "exec"), namespace)
+    assert CONTRACTED.search(next(iter(namespace["run"].inspect_asm().values())))  # type: ignore[attr-defined]
+
+
+def test_a_second_process_starts_warm(tmp_path: object) -> None:
+    """Its kernel comes from the disk: nothing is compiled."""
+    script = (
+        "import numpy as np, numba.core.event as event\n"
+        "from spyke_numba import Layer, models\n"
+        "with event.install_recorder('numba:compile') as recorder:\n"
+        "    Layer(models.LIF(threshold=1.0), (5,), backend='cpu').run(np.zeros((3, 1, 5)))\n"
+        "print(len(recorder.buffer))\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def compiled() -> int:
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        )
+        return int(run.stdout)
+
+    assert compiled() > 0
+    assert compiled() == 0
+
+
+def _run_in_child(queue: object) -> None:
+    x = np.full((40, 2, 20_000), 30.0, np.float32)
+    recording = Layer(models.LIF(threshold=1.0), (20_000,), 2, None, "cpu", threads=2).run(x)
+    queue.put(int(recording.spikes.sum()))  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_threads_survive_a_fork() -> None:
+    x = np.full((40, 2, 20_000), 30.0, np.float32)
+    for inhibition in (None, KWTA(2)):
+        Layer(models.LIF(threshold=1.0), (20_000,), 2, inhibition, "cpu", threads=2).run(x)
+    expected = int(Layer(models.LIF(threshold=1.0), (20_000,), 2, None, "cpu", threads=2).run(x).spikes.sum())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_run_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == expected > 0
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_layers_run_in_several_threads_at_once() -> None:
+    x = np.random.default_rng(0).uniform(0, 60, (40, 2, 20_000)).astype(np.float32)
+
+    def run(_: int) -> int:
+        return int(Layer(models.LIF(threshold=1.0), (20_000,), 2, None, "cpu", threads=2).run(x).spikes.sum())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(run, range(8)))) == 1
+
+
+def test_programs_differ_in_what_is_compiled_only() -> None:
+    program = Program.of(models.get("LIF")(threshold=1.0))
+    assert backends.get("cpu").kernel(program) is backends.get("cpu").kernel(replace(program))
