@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import operator
 import os
@@ -222,6 +223,12 @@ class Layer:
             kept["_states"] = [np.array(self._backend.download(array)) for array in self._states]
             kept["_refractory"] = np.array(self._backend.download(self._refractory))
         return kept
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
+        memo[id(self._backend)] = self._backend
+        twin = object.__new__(type(self))
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         vars(self).update(kept, _constants=None, _plans={})
