@@ -39,7 +39,7 @@ def interleaved(
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores, versions, commit and date."""
+    """Return processor, cores, versions, commit (marked dirty where files differ from it) and date."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
             versions[package] = "not installed"
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
