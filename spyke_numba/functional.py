@@ -19,6 +19,8 @@ try:
 except ImportError as error:
     raise ImportError("spyke_numba.functional needs torch: pip install spyke_numba[torch]") from error
 
+from spyke_numba.checks import whole_number
+
 __all__ = [
     "feature_inhibition",
     "feature_inhibition_",
@@ -186,8 +188,8 @@ def get_k_winners(
     [(2, 1, 3), (0, 2, 2)]
     """
     _require_waves(potentials)
-    kwta = _whole("kwta", kwta)
-    radius = _whole("inhibition_radius", inhibition_radius)
+    kwta = whole_number("kwta", kwta, 0)
+    radius = whole_number("inhibition_radius", inhibition_radius, 0)
     if spikes is None:
         spikes = potentials
     else:
@@ -489,7 +491,7 @@ def local_normalization(input: Tensor, normalization_radius: int, eps: float = 1
         If the input is no floating-point tensor, or the radius is negative or not whole.
     """
     _require_maps(input, floating=True)
-    radius = _whole("normalization_radius", normalization_radius)
+    radius = whole_number("normalization_radius", normalization_radius, 0)
     # In half precision eps would be 0.
     exact = input.to(torch.promote_types(input.dtype, torch.float32))
     mean = torch.nn.functional.avg_pool2d(
@@ -568,19 +570,9 @@ def _require_maps(input: Any, floating: bool = False, name: str = "the values") 
         raise TypeError(f"{name} are of the type {input.dtype}; give a floating-point tensor")
 
 
-def _whole(name: str, value: Any, least: int = 0) -> int:
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; give a whole number of at least {least}") from None
-    if whole < least:
-        raise ValueError(f"{name} is {whole}; give a whole number of at least {least}")
-    return whole
-
-
 def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     try:
         rows, columns = value if isinstance(value, Sequence) else (value, value)
     except ValueError:
         raise ValueError(f"{name} is {value!r}; give one whole number, or two for rows and columns") from None
-    return _whole(name, rows, least), _whole(name, columns, least)
+    return whole_number(name, rows, least), whole_number(name, columns, least)

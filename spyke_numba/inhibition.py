@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from spyke_numba.checks import whole_number
 
 Scope = Literal["feature", "location", "global"]
 
@@ -42,15 +43,9 @@ class KWTA:
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("radius", 0)):
-            value = getattr(self, name)
-            try:
-                whole = operator.index(value)
-            except TypeError:
-                raise TypeError(
-                    f"{name} of KWTA is {value!r}: give a whole number of at least {least}"
-                ) from None
-            if not least <= whole < 2**31:
-                raise ValueError(f"{name} of KWTA is {value}: it must be at least {least}")
+            whole = whole_number(f"{name} of KWTA", getattr(self, name), least)
+            if whole >= 2**31:
+                raise ValueError(f"{name} of KWTA is {whole}: it must be below 2**31")
             object.__setattr__(self, name, whole)
         if self.scope not in SCOPES:
             raise ValueError(f"scope of KWTA is {self.scope!r}: allowed are {', '.join(map(repr, SCOPES))}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import operator
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spyke_numba import backends
+from spyke_numba.checks import whole_number
 from spyke_numba.counters import gathered, spread
 from spyke_numba.engine import DTYPES, REFRACTORY, Program
 from spyke_numba.expressions import listing, suggest
@@ -109,12 +109,12 @@ class Layer:
         self._neuron = neuron
         self._inhibition = _checked_inhibition(inhibition)
         self._dtype = _checked_dtype(dtype)
-        self._seed = _whole("seed", seed, 0)
+        self._seed = whole_number("seed", seed, 0)
         self._threads = (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         )
         if threads is not None:
-            self._threads = _whole("threads", threads, 1)
+            self._threads = whole_number("threads", threads, 1)
         self._initial = dict(initial or {})
         for name in self._initial:
             allowed = ("u", *neuron.spec.states)
@@ -124,7 +124,7 @@ class Layer:
                 )
         self._backend = backends.choose(backend)
         self._shape: tuple[int, ...] | None = None
-        self._batch = None if batch is None else _whole("batch", batch, 1)
+        self._batch = None if batch is None else whole_number("batch", batch, 1)
         self._values: dict[str, Any] = {}
         self._states: list[Any] | None = None
         self._refractory: Any = None
@@ -295,7 +295,7 @@ class Layer:
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
         if batch is not None:
-            self._batch = _whole("batch", batch, 1)
+            self._batch = whole_number("batch", batch, 1)
             self._plans.clear()
         self._states = None
 
@@ -349,7 +349,7 @@ class Layer:
         """
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
         if steps is not None:
-            return self._advance(potentials, _whole("steps", steps, 1), tuple(record), chosen)
+            return self._advance(potentials, whole_number("steps", steps, 1), tuple(record), chosen)
         if _is_array(potentials):
             return self._advance(potentials, None, tuple(record), chosen)
         return Recording.joined(list(self.stream(potentials, record, inhibition=chosen)))
@@ -379,7 +379,7 @@ class Layer:
             size = (
                 max(1, _BLOCK_BYTES // per_step)
                 if block_steps is None
-                else _whole("block_steps", block_steps, 1)
+                else whole_number("block_steps", block_steps, 1)
             )
             blocks = (potentials[t : t + size] for t in range(0, len(potentials), size))
         elif not isinstance(potentials, Iterable):
@@ -464,7 +464,8 @@ class Layer:
     def _bind(self, like: Any) -> None:
         """Put constants and state where results for the input `like` live."""
         place = self._backend.place(like)
-        if self._states is not None and place != self._place:
+        moved = place != self._place
+        if self._states is not None and moved:
             *states, self._refractory = (
                 self._backend.upload(self._backend.download(array), like)
                 for array in (*self._states, self._refractory)
@@ -472,7 +473,7 @@ class Layer:
             self._states = states
         if self._states is None:
             self._start(like)
-        if self._constants is None or place != self._place:
+        if self._constants is None or moved:
             program = self._program(None, False, False)
             size = math.prod(self._shape)  # type: ignore[arg-type]
             scalars = np.array([self._values[name] for name in program.scalars], dtype=self._dtype)
@@ -482,7 +483,7 @@ class Layer:
             periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
             self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
             self._kernels: dict[tuple[Scope | None, bool, bool], Any] = {}
-        if place != self._place or hasattr(like, "detach") != hasattr(self._like, "detach"):
+        if moved or hasattr(like, "detach") != hasattr(self._like, "detach"):
             # an empty one: the input itself may be large
             self._like = like.new_empty(0) if hasattr(like, "detach") else None
         self._place = place
@@ -633,16 +634,6 @@ def _check_numbers(x: Any) -> None:
         raise TypeError(f"the input holds {kind}: give real numbers or booleans")
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}: give a whole number of at least {least}") from None
-    if whole < least:
-        raise ValueError(f"{name} is {value}: it must be at least {least}")
-    return whole
-
-
 def _checked_dtype(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -663,4 +654,4 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if len(sizes) not in (1, 3):
         raise ValueError(f"shape is {sizes}: give (F, H, W), or (N,) for a population")
-    return tuple(_whole("a size in shape", size, 1) for size in sizes)
+    return tuple(whole_number("a size in shape", size, 1) for size in sizes)

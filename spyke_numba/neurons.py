@@ -254,7 +254,7 @@ class Neuron:
         if name not in given and not (not name.startswith("_") and name in self.spec.params):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name == "v_reset" and given[name] is None:
-            return 0.0 if self.spec is _IZHIKEVICH else given["resting_potential"]
+            return self.spec.defaults.get("v_reset", given["resting_potential"])
         layer = self.__dict__.get("_layer")
         if layer is not None and layer.shape is not None and name in layer.parameters:
             value = layer.parameters[name]
@@ -407,7 +407,7 @@ class Neuron:
             (feature, row, column), or for B > 1 a list of such lists.
         """
         layer = self._ready(potentials, 4, n_winners)
-        before = layer.state["u"] if return_dudt and layer._states is not None else None
+        before = layer.state["u"] if return_dudt else None
         step = layer.step(potentials, ("spikes", "u", "u_pre", "winners"))
         spikes = _scaled(step.spikes, 1.0 if self.unit_spikes else 1.0 / self._given["ts"], step.u.dtype)
         self._last = step
@@ -420,11 +420,8 @@ class Neuron:
             results.append(self.get_thresholded_potentials())
         results.append(state)
         if return_dudt:
-            start = layer.neuron.spec.initial_u or layer.parameters["resting_potential"]
             now = step.u if self.dudt_after_reset else step.u_pre
-            results.append(
-                now - (torch.as_tensor(start, dtype=now.dtype) if before is None else torch.as_tensor(before))
-            )
+            results.append(now - torch.as_tensor(before, device=now.device))
         if return_winners:
             lists = [
                 [tuple(winner) for winner in sample if winner[0] >= 0] for sample in step.winners.tolist()

@@ -14,6 +14,7 @@ from cases import SHAPE, assert_same, input_for, neuron_of
 
 from spyke_numba import KWTA, Layer, Recording, backends, models
 from spyke_numba.backends import Backend
+from spyke_numba.backends.torch import TorchBackend
 from spyke_numba.engine import Program
 
 EVERYTHING = ("spikes", "u", "w", "u_pre", "refractory", "winners")
@@ -349,3 +350,18 @@ def test_the_layer_lets_go_of_its_input() -> None:
     assert isinstance(layer.state["u"], torch.Tensor)
     layer.run(x)
     assert isinstance(layer.state["u"], np.ndarray)
+
+
+def test_everything_moves_with_the_input_after_a_reset() -> None:
+    class TwoPlaces(TorchBackend):
+        def place(self, x: Any) -> str:
+            return "there" if isinstance(x, torch.Tensor) else "here"
+
+    layer = adex(TwoPlaces())
+    x = input_for("AdEx", 3)
+    layer.run(x)
+    here = layer._constants
+    layer.reset()
+    layer.run(torch.from_numpy(x))
+    assert layer._place == "there"
+    assert all(new is not old for new, old in zip(layer._constants, here, strict=True))

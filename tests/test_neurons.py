@@ -262,3 +262,13 @@ def test_another_batch_needs_a_reset() -> None:
         neuron(torch.zeros(2, *SHAPE[1:]))
     neuron.reset()
     neuron(torch.zeros(2, *SHAPE[1:]))
+
+
+def test_dudt_of_the_first_step_is_from_the_initial_potential() -> None:
+    """Izhikevich starts at 0 whatever rest is; the others start at rest."""
+    x = torch.full(SHAPE, 1.0)
+    for name, start in (("Izhikevich", 0.0), ("LIF_ode", -65.0)):
+        neuron = make(name, threshold=30.0, resting_potential=-65.0)
+        _, thresholded, _, dudt, _ = neuron(x, return_thresholded_potentials=True, return_dudt=True)
+        u_pre = torch.where(thresholded != 0, thresholded, neuron.previous_state)
+        np.testing.assert_array_equal(dudt, u_pre - start)
