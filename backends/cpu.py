@@ -19,7 +19,7 @@ from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the cache while the input streams past; anything from 2048 to 65536 is as fast.
 TILE = 4096
-#: Below this many neuron-steps a second thread costs more than it gives (a hand-over takes about 30 us).
+#: Below this many neuron-steps a second thread costs more than it gives.
 PARALLEL_NEURON_STEPS = 400_000
 #: From this many neurons per sample threads share one sample's maps, handed over at every step.
 PARALLEL_NEURONS = 150_000
@@ -84,7 +84,7 @@ def where(condition, a, b):
     return a if condition else b
 
 
-# a loop from 0 vectorises, and compiles ten times faster than an assignment between slices
+# a loop from 0 over rows vectorises; one from lo to hi over matrices does not
 @njit
 def copy(row, out):
     for j in range(row.size):

@@ -7,7 +7,7 @@ import pytest
 from cases import neuron_of
 
 from spyke_numba import NeuronSpec, backends, models
-from spyke_numba.backends.cuda import THREADS_FREE, THREADS_KWTA
+from spyke_numba.backends.cuda import THREADS_FREE, THREADS_KWTA, _parameters
 from spyke_numba.engine import Program
 
 pytestmark = pytest.mark.skipif(ptx_tools.cannot_link() is not None, reason=str(ptx_tools.cannot_link()))
@@ -47,27 +47,24 @@ def test_the_other_scopes_with_varying_parameters(name: str, inhibition: str) ->
     check(Program.of(neuron_of(models.get(name), True), inhibition=inhibition), "sm_90")
 
 
+def spoiled(name: str, before: str, after: str) -> str:
+    """Return the PTX of a model's kernel after a change of its source."""
+    text = backends.get("cuda").emit(Program.of(models.get(name)(threshold=1.0)), "source")
+    changed = text.replace(before, after)
+    assert changed != text
+    signature = ", ".join(_parameters(Program.of(models.get(name)(threshold=1.0))).values())
+    return ptx_tools.compile_ptx(changed, "run", signature)
+
+
 def test_a_plain_product_would_be_contracted() -> None:
     """The check sees what the kernels avoid, in the same kernel with ``*`` for its product."""
-    program = Program.of(models.get("LIF_Simple")(threshold=1.0))
-    text = backends.get("cuda").emit(program, "source")
-    plain = text.replace("return libdevice.fmul_rn(a, b)", "return a * b")
-    assert plain != text
-    from spyke_numba.backends import cuda
-
-    signature = ", ".join(cuda._parameters(program).values())
-    assert ptx_tools.contracted_multiply_adds(ptx_tools.compile_ptx(plain, "run", signature))
+    ptx = spoiled("LIF_Simple", "return libdevice.fmul_rn(a, b)", "return a * b")
+    assert ptx_tools.contracted_multiply_adds(ptx)
 
 
 def test_a_literal_would_compute_in_float64() -> None:
-    program = Program.of(models.get("QIF")(threshold=1.0))
-    text = backends.get("cuda").emit(program, "source")
-    careless = text.replace("new_u = s_u + ", "new_u = 1.5 * s_u + ")
-    assert careless != text
-    from spyke_numba.backends import cuda
-
-    signature = ", ".join(cuda._parameters(program).values())
-    assert ptx_tools.float64_instructions(ptx_tools.compile_ptx(careless, "run", signature))
+    ptx = spoiled("QIF", "new_u = s_u + ", "new_u = 1.5 * s_u + ")
+    assert ptx_tools.float64_instructions(ptx)
 
 
 def _halves(u, I):

@@ -13,7 +13,7 @@ def rheobase_threshold(threshold):
 
 
 def sharpness(delta_t):
-    """1 / delta_t, computed once: a product takes a quarter of a quotient's time."""
+    """1 / delta_t, computed once, so that a step has a product instead of a quotient."""
     return 1 / delta_t
 
 
