@@ -21,11 +21,11 @@ _FOLDER = __path__
 
 @dataclass(slots=True)
 class Launch:
-    """What a kernel runs on, all of it in the backend's own memory.
+    """What a kernel runs on, all of it in the backend's own memory; calls that are alike share one.
 
     Attributes
     ----------
-    x : (T, B, *shape) array, or (B, *shape) where `constant_input`
+    x : (T, B, N) array, or (1, B, N) where `constant_input`
     states : list of (B, N) arrays
         In the order of `Program.states`; updated.
     refractory : (B, N) int32 array, or (B, sets) where `Program.compact`
@@ -34,8 +34,8 @@ class Launch:
     periods : (1,) or (N,) int32 array
         Refractory period in steps.
     outputs : dict of str to array
-        What to record: ``"spikes"`` (T, B, *shape) bool, a state or ``"u_pre"``, ``"refractory"`` int32,
-        ``"winners"`` (T, B, k, 3) int32.
+        What to record, (T, B, N) each: ``"spikes"`` bool, a state, ``"pulses"`` or ``"u_pre"`` of the program's dtype,
+        ``"refractory"`` int32; ``"winners"`` (T, B, k, 3) int32.
     constant_input : bool
     steps : int
         T.
@@ -43,6 +43,10 @@ class Launch:
         (k, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
     threads : int
         The most threads that a CPU backend may use.
+    scratch : dict
+        The layer's own, for memory that its kernels can use again at the next call; emptied when a launch ends.
+    prepared : object
+        The kernel's own, None at first: what it can keep while only `x` and `outputs` change, as they do at each call.
     """
 
     x: Any
@@ -56,6 +60,8 @@ class Launch:
     steps: int
     winners: tuple[int, int, int, int] | None
     threads: int
+    scratch: dict[Any, Any]
+    prepared: Any = None
 
 
 class Kernel(Protocol):

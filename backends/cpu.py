@@ -14,7 +14,16 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.buffers import BUFFERS
-from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import (
+    FLOAT_FORMATS,
+    RECORDS,
+    REFRACTORY,
+    Counters,
+    Program,
+    Writer,
+    helper_lines,
+    step_lines,
+)
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the cache while the input streams past; anything from 2048 to 65536 is as fast.
@@ -155,6 +164,14 @@ def first_place(keys, key):
     return place
 
 
+@njit(error_model="numpy")
+def largest(keys):
+    best = LOWEST_KEY
+    for j in range(keys.size):
+        best = keys[j] if keys[j] > best else best
+    return best
+
+
 @njit(forceinline=True)
 def apart(a, b, radius):
     return a - b > radius or b - a > radius
@@ -207,6 +224,91 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
 
 """
 
+_FREE = """\
+tiles = (N + tile - 1) // tile
+for item in range(first, last):
+    b = item // tiles
+    lo = (item % tiles) * tile
+    hi = min(lo + tile, N)
+    for t in range(steps):
+        {advance}
+        {record}
+"""
+
+_COMPETING = """\
+size = H * W
+F = N // size
+group = max(1, tile // size)
+keep_keys = keys.shape[1] > 0
+scratch = np.empty(0 if keep_keys else group * size, whole)
+{prepare}
+for b in range(first, last):
+    for t in range(first_step, last_step):
+        {tiling}
+        f = first_map
+        while f < last_map:
+            end = min(f + group, last_map)
+            {alike}
+            lo, hi = f * size, end * size
+            {rest}
+            row_keys = keys[b, lo:hi] if keep_keys else scratch[:hi - lo]
+            best = {advance}
+            {record}
+            for g in range(f, end):
+                map_keys[b, g] = best
+                if best > LOWEST_KEY:
+                    own_keys = row_keys[(g - f) * size:(g - f + 1) * size]
+                    if end - f > 1:
+                        map_keys[b, g] = largest(own_keys)
+                    if map_keys[b, g] > LOWEST_KEY:
+                        map_places[b, g] = first_place(own_keys, map_keys[b, g])
+            f = end
+        if not compete:
+            continue
+        {count}
+        n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])
+        for q in range(n):
+            front = won[b, q, 0]
+            place = won[b, q, 1] * W + won[b, q, 2]
+            period = periods[{period}]
+            start, stop, stride = {inhibited}
+            for j in range(start, stop, stride):
+                g_r[b, j] = max(g_r[b, j], period)
+        if winners.shape[0] > 0:
+            for q in range(k):
+                for i in range(3):
+                    winners[t, b, q, i] = won[b, q, i] if q < n else -1
+        if out_refractory.shape[0] > 0:
+            for j in range(N):
+                out_refractory[t, b, j] = g_r[b, {counter}]
+"""
+
+#: Where the group ends so that all its maps are held, or none is.
+_ALIKE = """\
+for g in range(f + 1, end):
+    if (g_r[b, g] > NO_STEPS) != (g_r[b, f] > NO_STEPS):
+        end = g
+        break
+"""
+
+#: Held maps need neither input nor membrane.
+_REST = """\
+if {counter} > NO_STEPS:
+    {rest}
+    {record}
+    for g in range(f, end):
+        {count}
+        map_keys[b, g] = LOWEST_KEY
+    f = end
+    continue
+"""
+
+_COUNT_DOWN = """\
+for j in range(g_r.shape[1]):
+    if g_r[b, j] > NO_STEPS:
+        g_r[b, j] -= ONE_STEP
+"""
+
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
 _INHIBITED = {
     ("feature", False): "front * size, (front + 1) * size, 1",
@@ -217,6 +319,33 @@ _INHIBITED = {
     ("global", True): "0, 1, 1",
 }
 
+#: The counter of neuron j.
+_COUNTER = {
+    ("feature", False): "j",
+    ("location", False): "j",
+    ("global", False): "j",
+    ("feature", True): "j // size",
+    ("location", True): "j % size",
+    ("global", True): "0",
+}
+
+
+def _filled(template: str, **blocks: list[str]) -> list[str]:
+    # The lines of a template; a block of several lines, or none, stands alone in its line and takes its indentation.
+    lines = []
+    for line in template.splitlines():
+        indent, name = line[: len(line) - len(line.lstrip())], line.strip()[1:-1]
+        if name in blocks and line.strip() == f"{{{name}}}":
+            lines += [indent + block_line for block_line in blocks[name]]
+        else:
+            single = {name: block[0] for name, block in blocks.items() if len(block) == 1}
+            lines.append(line.format(**single))
+    return lines
+
+
+def _body(lines: list[str]) -> list[str]:
+    return [*(f"    {line}" for line in lines), ""]
+
 
 class _Source:
     # Writes a program's module: rows of neurons first, then the loop over samples, steps and tiles or maps.
@@ -226,7 +355,11 @@ class _Source:
         self.writer = Writer()
         self.scalars = [f"p_{name}" for name in program.scalars]
         self.varying_period = REFRACTORY in program.varying
-        self.recorded = [*program.states, *(["u_pre"] if program.u_pre else [])]
+        #: Recorded arrays by name, and their types: what the rows write of themselves, and what is copied after them.
+        self.written = {
+            name: "types.boolean" if name == "spikes" else "real_type" for name in program.records
+        }
+        self.copied = {**dict.fromkeys(program.states, "real_type"), "refractory": "types.int32"}
         if program.inhibition is None or not program.compact:
             self.counters: Counters = "own"
         else:
@@ -238,8 +371,7 @@ class _Source:
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
         arguments = ["x", *(f"row_{state}" for state in program.states)]
         arguments += ["row_r"] if counters in ("own", "shared") else []
-        arguments += ["row_spikes"]
-        arguments += ["row_u_pre"] if program.u_pre else []
+        arguments += [f"row_out_{name}" for name in program.records]
         arguments += ["row_keys"] if competes else []
         arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
         if program.inhibition is None:
@@ -252,8 +384,9 @@ class _Source:
         body += step_lines(program, self.writer, counters)
         body += [f"row_{state}[j] = s_{state}" for state in program.states]
         body += ["row_r[j] = r"] if counters == "own" else []
-        body.append("row_spikes[j] = spiked" if spikes else "row_spikes[j] = False")
-        body += ["row_u_pre[j] = new_u"] if program.u_pre else []
+        nothing = self.writer.constant(0.0)
+        quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
+        body += [f"row_out_{name}[j] = {(RECORDS if spikes else quiet)[name]}" for name in program.records]
         if competes:
             body += ["key = order_key(new_u) if spiked else LOWEST_KEY", "row_keys[j] = key"]
             body.append("best = key if key > best else best")
@@ -265,10 +398,12 @@ class _Source:
     def call(self, name: str, counters: Counters) -> str:
         # a call of such a function for the neurons lo to hi
         program = self.program
-        arguments = ["x[x_row, lo:hi]", *(f"g_{state}[b, lo:hi]" for state in program.states)]
-        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["g_r[b]"]}.get(counters, [])
-        arguments.append("spikes[row if spikes.shape[0] > B else b, lo:hi]")
-        arguments += ["out_u_pre[row if out_u_pre.shape[0] > B else b, lo:hi]"] if program.u_pre else []
+        arguments = ["x[t if x.shape[0] > 1 else 0, b, lo:hi]"]
+        arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
+        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["tiled_r[:hi - lo]"]}.get(counters, [])
+        arguments += [
+            f"out_{name}[t if out_{name}.shape[0] > 1 else 0, b, lo:hi]" for name in program.records
+        ]
         if counters != "held" and program.inhibition is not None:
             arguments.append("row_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
@@ -277,27 +412,25 @@ class _Source:
         return f"{name}({', '.join(arguments)})"
 
     def copies(self) -> list[str]:
-        # record the states of the neurons lo to hi
+        # record what stands in the state of the neurons lo to hi
+        held = {f"out_{state}": f"g_{state}" for state in self.program.states}
+        if self.program.inhibition is None:
+            held["out_refractory"] = "g_r"
         lines = []
-        for state in self.program.states:
-            lines += [
-                f"if out_{state}.shape[0] > 0:",
-                f"    copy(g_{state}[b, lo:hi], out_{state}[row, lo:hi])",
-            ]
+        for out, array in held.items():
+            lines += [f"if {out}.shape[0] > 0:", f"    copy({array}[b, lo:hi], {out}[t, b, lo:hi])"]
         return lines
 
     def head(self, more: list[str]) -> list[str]:
         # An explicit signature: a read-only input (a memory map) must not compile the kernel again.
-        states = self.program.states
-        types = {"x": "types.Array(real_type, 2, 'C', readonly=True)", "constant_input": "types.boolean"}
-        types.update({f"g_{state}": "matrix" for state in states})
+        types = {"x": "types.Array(real_type, 3, 'C', readonly=True)"}
+        types.update({f"g_{state}": "matrix" for state in self.program.states})
         types.update({"g_r": "types.int32[:, ::1]", "scalars": "real_type[::1]", "arrays": "matrix"})
-        types.update({"periods": "types.int32[::1]", "spikes": "types.boolean[:, ::1]"})
-        types.update(
-            {"out_refractory": "types.int32[:, ::1]", **{f"out_{name}": "matrix" for name in self.recorded}}
-        )
+        types["periods"] = "types.int32[::1]"
+        outputs = {**self.written, **self.copied}
+        types.update({f"out_{name}": f"{kind}[:, :, ::1]" for name, kind in outputs.items()})
         if self.program.inhibition is not None:
-            types.update({"winners": "types.int32[:, :, ::1]", "won": "types.int32[:, :, ::1]"})
+            types.update({"winners": "types.int32[:, :, :, ::1]", "won": "types.int32[:, :, ::1]"})
             types.update({"keys": "whole_type[:, ::1]", "map_keys": "whole_type[:, ::1]"})
             types["map_places"] = "types.int64[:, ::1]"
         types.update(dict.fromkeys(more, "types.int64"))
@@ -313,101 +446,46 @@ class _Source:
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
-        loop = [
-            "tiles = (N + tile - 1) // tile",
-            "for item in range(first, last):",
-            "    b = item // tiles",
-            "    lo = (item % tiles) * tile",
-            "    hi = min(lo + tile, N)",
-            "    for t in range(steps):",
-            "        row = t * B + b",
-            "        x_row = b if constant_input else row",
-            f"        {self.call('advance', 'own')}",
-            *(f"        {line}" for line in self.copies()),
-            "        if out_refractory.shape[0] > 0:",
-            "            copy(g_r[b, lo:hi], out_refractory[row, lo:hi])",
-        ]
-        head = self.head(["steps", "tile", "first", "last"])
-        return [*self.row("advance", "own"), *head, *(f"    {line}" for line in loop), ""]
+        loop = _filled(_FREE, advance=[self.call("advance", "own")], record=self.copies())
+        return [*self.row("advance", "own"), *self.head(["steps", "tile", "first", "last"]), *_body(loop)]
 
     def competing(self) -> list[str]:
-        # maps one after the other, then the winners; each may be asked for alone, so that threads can share the maps
+        # groups of maps one after the other, then the winners; threads that share a sample ask for each alone
         program, counters = self.program, self.counters
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        update = [f"best = {self.call('advance', counters)}"]
+        blocks: dict[str, list[str]] = {name: [] for name in ("prepare", "tiling", "alike", "rest", "count")}
         if counters == "free":
             functions += self.row("rest", "held")
-            counter = "g_r[b, f]" if scope == "feature" else "g_r[b, 0]"
-            update = [
-                f"if {counter} > NO_STEPS:",
-                f"    {self.call('rest', 'held')}",
-                *(["    g_r[b, f] -= ONE_STEP"] if scope == "feature" else []),
-                "    best = LOWEST_KEY",
-                "else:",
-                *(f"    {line}" for line in update),
+            of_maps = scope == "feature"
+            blocks["alike"] = _ALIKE.splitlines() if of_maps else []
+            blocks["rest"] = _filled(
+                _REST,
+                counter=["g_r[b, f]" if of_maps else "g_r[b, 0]"],
+                rest=[self.call("rest", "held")],
+                record=self.copies(),
+                count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
+            )
+        if counters == "shared":
+            blocks["prepare"] = ["tiled_r = np.empty(group * size, np.int32)"]
+            blocks["tiling"] = [
+                "for i in range(group):",
+                "    copy(g_r[b], tiled_r[i * size:i * size + size])",
             ]
-        count_down = {"location": "for j in range(size):", "global": "for j in range(1):"}
-        if compact and scope in count_down:
-            counting = [count_down[scope], "    if g_r[b, j] > NO_STEPS:", "        g_r[b, j] -= ONE_STEP"]
-        else:
-            counting = []
-        recorded = {
-            ("feature", True): "g_r[b, j // size]",
-            ("location", True): "g_r[b, j % size]",
-            ("global", True): "g_r[b, 0]",
-        }.get((scope, compact), "g_r[b, j]")
-        loop = [
-            "size = H * W",
-            "F = N // size",
-            "scratch = np.empty(size if keys.shape[1] == 0 else 0, whole)",
-            "for b in range(first, last):",
-            "    for t in range(first_step, last_step):",
-            "        row = t * B + b",
-            "        x_row = b if constant_input else row",
-            "        for f in range(first_map, last_map):",
-            "            lo = f * size",
-            "            hi = lo + size",
-            "            row_keys = scratch if keys.shape[1] == 0 else keys[b, lo:hi]",
-            *(f"            {line}" for line in update),
-            "            map_keys[b, f] = best",
-            "            if best > LOWEST_KEY:",
-            "                map_places[b, f] = first_place(row_keys, best)",
-            *(f"            {line}" for line in self.copies()),
-            "        if not compete:",
-            "            continue",
-            *(f"        {line}" for line in counting),
-            "        n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])",
-            "        for q in range(n):",
-            "            front = won[b, q, 0]",
-            "            place = won[b, q, 1] * W + won[b, q, 2]",
-            f"            period = periods[{'front * size + place' if self.varying_period else '0'}]",
-            f"            start, stop, stride = {_INHIBITED[scope, compact]}",
-            "            for j in range(start, stop, stride):",
-            "                g_r[b, j] = max(g_r[b, j], period)",
-            "        if winners.shape[0] > 0:",
-            "            for q in range(k):",
-            "                for i in range(3):",
-            "                    winners[row, q, i] = won[b, q, i] if q < n else -1",
-            "        if out_refractory.shape[0] > 0:",
-            "            for j in range(N):",
-            f"                out_refractory[row, j] = {recorded}",
-        ]
-        more = [
-            "k",
-            "radius",
-            "H",
-            "W",
-            "compete",
-            "first_step",
-            "last_step",
-            "first_map",
-            "last_map",
-            "first",
-            "last",
-        ]
-        return [_SELECT, *functions, *self.head(more), *(f"    {line}" for line in loop), ""]
+        if compact and scope != "feature":
+            blocks["count"] = _COUNT_DOWN.splitlines()
+        loop = _filled(
+            _COMPETING,
+            **blocks,
+            advance=[self.call("advance", counters)],
+            record=self.copies(),
+            period=["front * size + place" if self.varying_period else "0"],
+            inhibited=[_INHIBITED[scope, compact]],
+            counter=[_COUNTER[scope, compact]],
+        )
+        integers = "k radius H W tile compete first_step last_step first_map last_map first last"
+        return [_SELECT, *functions, *self.head(integers.split()), *_body(loop)]
 
     def text(self) -> str:
         body = self.free() if self.program.inhibition is None else self.competing()
@@ -453,12 +531,8 @@ class _Workers:
     def _forget(self) -> None:
         self._pool, self._lock = None, threading.Lock()
 
-    def run(self, work: Callable[..., None], items: int, threads: int, more: tuple[int, ...] = ()) -> None:
-        """Call ``work(first, last, *more)`` until all items are done, on up to `threads` threads with this one."""
-        threads = min(threads, items)
-        if threads <= 1:
-            work(0, items, *more)
-            return
+    def run(self, work: Callable[[int, int], None], items: int, threads: int) -> None:
+        """Call ``work(first, last)`` until all items are done, on up to `threads` threads with this one."""
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), "spyke_numba")
@@ -474,7 +548,7 @@ class _Workers:
                     first = next(starts, None)
                 if first is None:
                     return
-                work(first, min(first + piece, items), *more)
+                work(first, min(first + piece, items))
 
         others = [pool.submit(drain) for _ in range(threads - 1)]
         drain()
@@ -485,55 +559,87 @@ class _Workers:
 _WORKERS = _Workers()
 
 
+def _share(
+    run: Callable[..., None], items: int, threads: int, arguments: list[Any], more: tuple[int, ...] = ()
+) -> None:
+    # call run(*arguments, first, last, *more) for all items, on a few threads where there are enough items
+    threads = min(threads, items)
+    if threads <= 1:
+        run(*arguments, 0, items, *more)
+    else:
+        _WORKERS.run(lambda first, last: run(*arguments, first, last, *more), items, threads)
+
+
 class _CpuKernel:
     def __init__(self, program: Program):
         self.program = program
         self._run = _module(program).run
+        self._whole = np.int32 if program.dtype == "float32" else np.int64
 
     def run(self, launch: Launch) -> None:
+        prepared = launch.prepared
+        if prepared is None:
+            prepared = launch.prepared = self._prepare(launch)
+        fixed, outputs, rest, share = prepared
+        get = launch.outputs.get
+        share([launch.x, *fixed, *[get(name, nothing) for name, nothing in outputs], *rest])
+
+    def _prepare(self, launch: Launch) -> tuple[list[Any], list[Any], list[Any], Callable[[list[Any]], None]]:
+        """Return the arguments before the outputs, names of the outputs, the arguments after them, and the call."""
+        program = self.program
         B, N = launch.states[0].shape
-        real, rows = self.program.dtype, launch.steps * B
-
-        def output(name: str, dtype: str, least: int) -> np.ndarray:
-            array = launch.outputs.get(name)
-            return np.empty((least, N), dtype) if array is None else array.reshape(rows, N)
-
-        # spikes and u_pre are written in any case: one row per sample takes what nobody asked for
-        arguments = [launch.x.reshape(-1, N), launch.constant_input, *launch.states, launch.refractory]
-        arguments += [launch.scalars, launch.arrays, launch.periods]
-        arguments += [output("spikes", "bool", B), output("refractory", "int32", 0)]
-        arguments += [output(state, real, 0) for state in self.program.states]
-        if self.program.u_pre:
-            arguments.append(output("u_pre", real, B))
-        threads = launch.threads if rows * N >= PARALLEL_NEURON_STEPS else 1
+        fixed = [*launch.states, launch.refractory, launch.scalars, launch.arrays, launch.periods]
+        outputs: list[tuple[str, np.ndarray]] = []
+        for name in program.records:
+            # the rows write it in any case: one step's memory takes what nobody asked for
+            asked = name in launch.outputs
+            outputs.append(
+                (name, np.empty((0 if asked else 1, B, N), "bool" if name == "spikes" else program.dtype))
+            )
+        outputs += [(name, np.empty((0, 0, 0), program.dtype)) for name in program.states]
+        outputs.append(("refractory", np.empty((0, 0, 0), np.int32)))
+        threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         if launch.winners is None:
-            arguments += [launch.steps, TILE]
-            _WORKERS.run(partial(self._run, *arguments), B * -(-N // TILE), threads)
-        else:
-            self._compete(arguments, launch, threads)
-
-    def _compete(self, arguments: list[Any], launch: Launch, threads: int) -> None:
-        assert launch.winners is not None
+            return (
+                fixed,
+                outputs,
+                [launch.steps, TILE],
+                partial(_share, self._run, B * -(-N // TILE), threads),
+            )
         k, radius, H, W = launch.winners
-        steps = launch.steps
-        B, N = launch.states[0].shape
         F = N // (H * W)
-        whole = np.int32 if self.program.dtype == "float32" else np.int64
-        winners = launch.outputs.get("winners")
-        arguments.append(
-            np.empty((0, k, 3), np.int32) if winners is None else winners.reshape(steps * B, k, 3)
-        )
-        # with a radius a map may be searched again, so all keys are kept; else a map's own are enough
-        arguments += [np.empty((B, k, 3), np.int32), np.empty((B, N if radius > 0 else 0), whole)]
-        arguments += [np.empty((B, F), whole), np.empty((B, F), np.int64), k, radius, H, W]
-        run = self._run
-        if threads <= B or N < PARALLEL_NEURONS:
-            _WORKERS.run(lambda first, last: run(*arguments, 1, 0, steps, 0, F, first, last), B, threads)
-            return
+        outputs.append(("winners", np.empty((0, 0, 0, 0), np.int32)))
+        rest = [*self._scratch(launch, B, N, F), k, radius, H, W, TILE]
+        if threads > B and N >= PARALLEL_NEURONS:
+            return fixed, outputs, rest, partial(self._share_maps, B, launch.steps, F, threads)
+        rest += [1, 0, launch.steps, 0, F]
+        return fixed, outputs, rest, partial(_share, self._run, B, threads)
+
+    def _scratch(self, launch: Launch, B: int, N: int, F: int) -> list[np.ndarray]:
+        assert launch.winners is not None
+        k, radius, _, _ = launch.winners
+        key = ("kwta", k, radius > 0)
+        if key not in launch.scratch:
+            # with a radius a map may be searched again, so all keys are kept; else those of a group are enough
+            keys = np.empty((B, N if radius > 0 else 0), self._whole)
+            maps = [np.empty((B, F), self._whole), np.empty((B, F), np.int64)]
+            launch.scratch[key] = [np.empty((B, k, 3), np.int32), keys, *maps]
+        return launch.scratch[key]
+
+    def _share_maps(self, B: int, steps: int, F: int, threads: int, arguments: list[Any]) -> None:
+        # the threads share the maps of one sample, and wait for each other at every step
         for b in range(B):
             for t in range(steps):
-                _WORKERS.run(partial(run, *arguments, 0, t, t + 1), F, threads, (b, b + 1))
-                run(*arguments, 1, t, t + 1, 0, 0, b, b + 1)
+                _share(self._run, F, threads, [*arguments, 0, t, t + 1], (b, b + 1))
+                self._run(*arguments, 1, t, t + 1, 0, 0, b, b + 1)
+
+
+@cache
+def _from_numpy() -> Callable[[np.ndarray], Any]:
+    # torch is imported by whoever has a tensor; asking for it again at every step takes longer than the conversion
+    from torch import from_numpy
+
+    return from_numpy
 
 
 class CpuBackend:
@@ -570,9 +676,12 @@ class CpuBackend:
     def take(self, x: Any, dtype: str) -> np.ndarray:
         """Return a numpy array or a tensor as a contiguous numpy array."""
         if hasattr(x, "detach"):
-            import torch
+            try:
+                x = x.numpy()
+            except (TypeError, RuntimeError):  # on a GPU, of a type numpy lacks, or requiring a gradient
+                import torch
 
-            x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
+                x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
         return np.ascontiguousarray(x, dtype=dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
@@ -590,10 +699,8 @@ class CpuBackend:
     def give(self, array: np.ndarray, like: Any) -> Any:
         """Return the array, as a tensor on the input's device if the input was one."""
         if hasattr(like, "detach"):
-            import torch
-
-            tensor = torch.from_numpy(array)
-            return tensor if like.device.type == "cpu" else tensor.to(like.device)
+            tensor = _from_numpy()(array)
+            return tensor if like.is_cpu else tensor.to(like.device)
         return array
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.backends._ptx import compile_ptx
-from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import FLOAT_FORMATS, RECORDS, REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 #: Threads per block; 128 registers are left for each thread of the larger.
@@ -227,7 +227,7 @@ def source(program: Program) -> str:
         """Lines that advance neuron j of sample b by a step and record it, its state being in registers."""
         record = [spikes]
         for name in recorded:
-            value = {"u_pre": "new_u", "refractory": "r"}.get(name, f"s_{name}")
+            value = {**RECORDS, "refractory": "r"}.get(name, f"s_{name}")
             if not (program.inhibition and name == "refractory"):
                 record += [f"if keep_{name}:", f"    out_{name}[row, j] = {value}"]
         return ["i_in = x[b if constant_input else row, j]", *lines, *record]
@@ -310,7 +310,7 @@ def _indented(levels: int, lines: list[str]) -> list[str]:
 
 
 def _recorded(program: Program) -> tuple[str, ...]:
-    return (*program.states, "refractory", *(["u_pre"] if program.u_pre else []))
+    return (*program.states, "refractory", *(name for name in program.records if name != "spikes"))
 
 
 def _parameters(program: Program) -> dict[str, str]:

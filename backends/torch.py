@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spyke_numba.backends import Launch
-from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import FLOAT_FORMATS, RECORDS, REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def source(program: Program) -> str:
     if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
     results = [*(f"s_{state}" for state in program.states), "r", "spiked", "new_u"]
+    results += [RECORDS[name] for name in program.records]
     step = [
         f"def step({', '.join(arguments)}):",
         *(f"    {line}" for line in lines),
@@ -115,14 +116,18 @@ class _TorchKernel:
         x = launch.x.reshape(-1, *launch.refractory.shape)
         for t in range(launch.steps):
             i_in = x[0 if launch.constant_input else t]
-            *states, r, spiked, u_pre = step(i_in, *launch.states, launch.refractory, *constants)
+            results = step(i_in, *launch.states, launch.refractory, *constants)
+            states, (r, spiked, u_pre, *records) = (
+                results[: len(launch.states)],
+                results[len(launch.states) :],
+            )
             if launch.winners is not None:
                 won = outputs["winners"][t] if "winners" in outputs else None
                 _compete(u_pre, spiked, r, periods, program.inhibition, launch.winners, won)
             for state, new in zip(launch.states, states, strict=True):
                 state.copy_(new)
             launch.refractory.copy_(r)
-            now = {"spikes": spiked, "u_pre": u_pre, "refractory": r}
+            now = {"refractory": r, **dict(zip(program.records, records, strict=True))}
             now.update(zip(program.states, states, strict=True))
             for name, output in outputs.items():
                 if name != "winners":

@@ -61,7 +61,7 @@ class Names(click.ParamType):
         before, comma, last = incomplete.rpartition(",")
         spec = _model_given(ctx)
         states = () if spec is None else tuple(spec.states)
-        known = ("spikes", "u", "u_pre", *states, "refractory", "winners")
+        known = ("spikes", "u", *states, "u_pre", "pulses", "thresholded", "refractory", "winners")
         return [CompletionItem(before + comma + name) for name in known if name.startswith(last)]
 
 

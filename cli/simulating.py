@@ -200,7 +200,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
     default="spikes",
     show_default=True,
     metavar="NAMES",
-    help="What --out keeps: spikes, u, u_pre, states of the model, refractory, winners.",
+    help="What --out keeps: spikes, u, states of the model, u_pre, pulses, thresholded, refractory, winners.",
 )
 @with_outputs
 def simulate_command(

@@ -29,20 +29,21 @@ class Buffers:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return an uninitialised array of this shape and dtype that nobody else holds."""
-        with self._lock:
-            kind = self._kept.get((shape, dtype), [])
-            for array in kind:
-                if sys.getrefcount(array) == _UNUSED:
-                    return array
-            array = np.empty(shape, dtype)
-            if _SMALLEST <= array.nbytes <= _LARGEST:
+        kind = self._kept.get((shape, dtype))
+        if kind is not None:
+            with self._lock:
+                for array in kind:
+                    if sys.getrefcount(array) == _UNUSED:
+                        return array
+        array = np.empty(shape, dtype)
+        if _SMALLEST <= array.nbytes <= _LARGEST:
+            with self._lock:
                 if self._bytes + array.nbytes > _MOST_BYTES:
                     self._kept.clear()
-                    self._bytes, kind = 0, []
-                kind.append(array)
-                self._kept[shape, dtype] = kind
+                    self._bytes = 0
+                self._kept.setdefault((shape, dtype), []).append(array)
                 self._bytes += array.nbytes
-            return array
+        return array
 
 
 #: The pool that all layers share.

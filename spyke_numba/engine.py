@@ -3,8 +3,8 @@
 `Program` says what is to be compiled; `step_lines` gives the statements of one neuron's step.  The same text runs on
 scalars in a compiled loop, in a CUDA thread, and on whole tensors, over these names: ``i_in`` (input), ``s_u`` and
 ``s_<state>`` (state, in and out), ``r`` (refractory counter, in and out), ``p_<constant>``, ``new_u`` (potential
-before the reset) and ``spiked``.  Every name of a model carries a prefix, so that a parameter called ``r`` or ``t``
-cannot capture a variable of the loop.
+before the reset), ``spiked`` and what else of `RECORDS` is wanted.  Every name of a model carries a prefix, so that a
+parameter called ``r`` or ``t`` cannot capture a variable of the loop.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ GENERATOR_VERSION = 1
 DTYPES = ("float32", "float64")
 Counters = Literal["own", "shared", "free", "held"]
 REFRACTORY = "refractory_timesteps"
+#: What a step can record beside the states and counters, and the variable that holds it.
+RECORDS = {"spikes": "spiked", "pulses": "pulse", "thresholded": "crossing", "u_pre": "new_u"}
+#: What `spiked` turns into the number of a record, and nothing into 0.
+_WHERE_SPIKED = {"pulses": "p_spike_amplitude", "thresholded": "new_u"}
 
 #: How a dtype's floats are laid out in bits: what the generated ``pow2``, ``exponent``, ``mantissa`` and keys use.
 FLOAT_FORMATS: dict[str, dict[str, object]] = {
@@ -74,8 +78,8 @@ class Program:
         Whether the potential is floored.
     varying : frozenset of str
         The constants that differ from neuron to neuron.
-    u_pre : bool
-        Whether the potential before the reset is recorded.
+    records : tuple of str
+        Which of `RECORDS` the step writes.
     """
 
     spec: NeuronSpec
@@ -84,7 +88,7 @@ class Program:
     compact: bool = False
     floor: bool = False
     varying: frozenset[str] = field(default_factory=frozenset)
-    u_pre: bool = False
+    records: tuple[str, ...] = ("spikes",)
 
     @classmethod
     def of(
@@ -109,7 +113,9 @@ class Program:
     @property
     def constants(self) -> tuple[str, ...]:
         """Names of the floating-point constants that the step reads, in order."""
-        used = {"threshold", "resting_potential", "v_reset"} | ({"floor"} if self.floor else set())
+        used = {"threshold", "resting_potential", "v_reset", "spike_amplitude"} | (
+            {"floor"} if self.floor else set()
+        )
         for function in self.spec.functions.values():
             used.update(function.arguments)
         known = {**self.spec.all_params, **self.spec.derived}
@@ -289,6 +295,9 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
         jumped = [f"jumped_{state}" for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(jumped, values, strict=True)]
         resets = [f"where(spiked, {jump}, {now})" for jump, now in zip(jumped, adapted, strict=True)]
+    for record, value in _WHERE_SPIKED.items():
+        if record in program.records:
+            lines.append(f"{RECORDS[record]} = where(spiked, {value}, {writer.constant(0.0)})")
     lines.append("s_u = where(spiked, p_v_reset, new_u)")
     lines += [
         f"s_{state} = {value}"

@@ -16,7 +16,7 @@ import numpy as np
 from spyke_numba import backends
 from spyke_numba.checks import whole_number
 from spyke_numba.counters import gathered, spread
-from spyke_numba.engine import DTYPES, REFRACTORY, Program
+from spyke_numba.engine import DTYPES, RECORDS, REFRACTORY, Program
 from spyke_numba.expressions import listing, suggest
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.parameters import call_by_name, resolve
@@ -30,17 +30,21 @@ _BLOCK_BYTES = 32 * 2**20
 _MOST_PLANS = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plan:
     """What a call of `run` or `step` comes to, once checked."""
 
+    #: Name, shape for the kernel and dtype of each, and its shape for the user.
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    shapes: dict[str, tuple[int, ...]]
     scope: Scope | None
     winners: tuple[int, int, int, int] | None
-    u_pre: bool
+    records: tuple[str, ...]
     steps: int
     constant_input: bool
-    has_batch: bool
+    native_input: tuple[int, int, int]
+    #: The kernel and what it ran on last; None once state or constants have moved.
+    bound: tuple[backends.Kernel, backends.Launch] | None = None
 
 
 class Layer:
@@ -133,6 +137,7 @@ class Layer:
         self._place: Any = None
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
+        self._scratch: dict[Any, Any] = {}
         if shape is not None:
             self._build(_checked_shape(shape))
 
@@ -186,7 +191,7 @@ class Layer:
     @property
     def recordable(self) -> tuple[str, ...]:
         """Names that `run` can record."""
-        return ("spikes", "u", *self._neuron.spec.states, "u_pre", "refractory", "winners")
+        return ("u", *self._neuron.spec.states, *RECORDS, "refractory", "winners")
 
     def __repr__(self) -> str:
         return (
@@ -214,7 +219,7 @@ class Layer:
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("_kernels", "_constants", "_plans")
+            if name not in ("_kernels", "_constants", "_plans", "_scratch")
         }
         kept["_like"] = kept["_place"] = None
         if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
@@ -231,7 +236,7 @@ class Layer:
         return twin
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        vars(self).update(kept, _constants=None, _plans={})
+        vars(self).update(kept, _constants=None, _plans={}, _scratch={})
         if isinstance(self._backend, str):
             self._backend = backends.choose(self._backend)
         if self._states is not None:
@@ -289,6 +294,7 @@ class Layer:
                 hosts.append(host.reshape(batch, -1).astype(self._dtype))
         self._batch = batch
         self._plans.clear()
+        self._scratch.clear()
         *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
         self._states, self._counted_by = states, None
 
@@ -297,7 +303,9 @@ class Layer:
         if batch is not None:
             self._batch = whole_number("batch", batch, 1)
             self._plans.clear()
+            self._scratch.clear()
         self._states = None
+        self._unbind()
 
     # -- running
 
@@ -337,7 +345,9 @@ class Layer:
             iterable yields such blocks one after the other.
         record : sequence of str
             Of `recordable`: ``"spikes"``, ``"u"`` (after the reset), ``"u_pre"`` (before it), a state of the model,
-            ``"refractory"`` (counters after the step) and ``"winners"`` (feature, row, column; -1 where there is none).
+            ``"pulses"`` (``spike_amplitude`` where a neuron spikes, else 0), ``"thresholded"`` (``u_pre`` where it
+            spikes, else 0), ``"refractory"`` (counters after the step) and ``"winners"`` (feature, row, column; -1
+            where there is none).
         steps : int, optional
             T for a constant input.
         inhibition : KWTA or None, optional
@@ -453,13 +463,22 @@ class Layer:
         if wanted != self._counted_by:
             self._refractory = self._backend.upload(sets, like)
             self._counted_by = wanted
+            self._unbind()
 
-    def _program(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Program:
+    def _program(
+        self, inhibition: Scope | None = None, compact: bool = False, records: tuple[str, ...] = ()
+    ) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
         program = Program(
-            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, u_pre=u_pre
+            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, records=records
         )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
+
+    def _unbind(self) -> None:
+        """Let no kernel use state or constants that are about to be others."""
+        for plan in self._plans.values():
+            plan.bound = None
+        self._scratch.clear()
 
     def _bind(self, like: Any) -> None:
         """Put constants and state where results for the input `like` live."""
@@ -474,7 +493,7 @@ class Layer:
         if self._states is None:
             self._start(like)
         if self._constants is None or moved:
-            program = self._program(None, False, False)
+            program = self._program()
             size = math.prod(self._shape)  # type: ignore[arg-type]
             scalars = np.array([self._values[name] for name in program.scalars], dtype=self._dtype)
             arrays = np.empty((len(program.arrays), size), dtype=self._dtype)
@@ -482,17 +501,31 @@ class Layer:
                 row[:] = self._values[name].reshape(-1)
             periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
             self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
-            self._kernels: dict[tuple[Scope | None, bool, bool], Any] = {}
+            self._unbind()
         if moved or hasattr(like, "detach") != hasattr(self._like, "detach"):
             # an empty one: the input itself may be large
             self._like = like.new_empty(0) if hasattr(like, "detach") else None
         self._place = place
 
-    def _kernel(self, inhibition: Scope | None, compact: bool, u_pre: bool) -> Any:
-        key = (inhibition, compact, u_pre)
-        if key not in self._kernels:
-            self._kernels[key] = self._backend.kernel(self._program(*key))
-        return self._kernels[key]
+    def _bound(self, plan: _Plan) -> tuple[backends.Kernel, backends.Launch]:
+        """Return the plan's kernel, and what it runs on but input and outputs."""
+        assert self._states is not None
+        kernel = self._backend.kernel(self._program(plan.scope, self._counted_by is not None, plan.records))
+        launch = backends.Launch(
+            x=None,
+            states=self._states,
+            refractory=self._refractory,
+            scalars=self._constants[0],
+            arrays=self._constants[1],
+            periods=self._constants[2],
+            outputs={},
+            constant_input=plan.constant_input,
+            steps=plan.steps,
+            winners=plan.winners,
+            threads=self._threads,
+            scratch=self._scratch,
+        )
+        return kernel, launch
 
     def _advance(
         self,
@@ -512,37 +545,20 @@ class Layer:
                 self._plans.clear()
             self._plans[key] = plan
         backend = self._backend
-        native = backend.take(x, self._dtype)
+        native = backend.take(x, self._dtype).reshape(plan.native_input)
         self._bind(x)
-        outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)
-        kernel = self._kernel(plan.scope, self._counted_by is not None, plan.u_pre)
+        if plan.bound is None:
+            plan.bound = self._bound(plan)
+        outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
         if plan.steps:
-            assert self._states is not None
-            scalars, arrays, periods = self._constants
-            kernel.run(
-                backends.Launch(
-                    x=native,
-                    states=self._states,
-                    refractory=self._refractory,
-                    scalars=scalars,
-                    arrays=arrays,
-                    periods=periods,
-                    outputs=outputs,
-                    constant_input=plan.constant_input,
-                    steps=plan.steps,
-                    winners=plan.winners,
-                    threads=self._threads,
-                )
-            )
-        given = {}
-        for name, array in outputs.items():
-            result = backend.give(array, x)
-            if not plan.has_batch:
-                result = result[:, 0]
-            given[name] = result[0] if single else result
-        return Recording(given)
+            kernel, launch = plan.bound
+            launch.x, launch.outputs = native, outputs
+            kernel.run(launch)
+            launch.x, launch.outputs = None, {}
+        like, shapes = self._like, plan.shapes
+        return Recording(outputs, lambda name, array: backend.give(array.reshape(shapes[name]), like))
 
     def _plan(
         self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool
@@ -568,21 +584,24 @@ class Layer:
         _, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
         kinds = {"spikes": "bool", "refractory": "int32", "winners": "int32"}
         k = 0 if inhibition is None else inhibition.k
+        N = math.prod(shape)
+        steps_axis, batch_axis = () if single else (T,), (batch,) if has_batch else ()
+        outputs, shapes = [], {}
+        for name in dict.fromkeys(record):
+            native, per_sample = ((k, 3), (k, 3)) if name == "winners" else ((N,), shape)
+            outputs.append((name, (T, batch, *native), kinds.get(name, self._dtype)))
+            shapes[name] = (*steps_axis, *batch_axis, *per_sample)
+        # spikes are written in any case, unless their numbers are asked for alone: fewer kernels to compile
+        wanted = {"spikes", *record} if "pulses" not in record else set(record)
         return _Plan(
-            outputs=tuple(
-                (
-                    name,
-                    (T, batch, k, 3) if name == "winners" else (T, batch, *shape),
-                    kinds.get(name, self._dtype),
-                )
-                for name in dict.fromkeys(record)
-            ),
+            outputs=tuple(outputs),
+            shapes=shapes,
             scope=None if inhibition is None else inhibition.scope,
             winners=None if inhibition is None else (inhibition.k, inhibition.radius, H, W),
-            u_pre="u_pre" in record,
+            records=tuple(name for name in RECORDS if name in wanted),
             steps=T,
             constant_input=one_step,
-            has_batch=has_batch,
+            native_input=(1 if one_step else T, batch, N),
         )
 
     def _fit(self, given: tuple[int, ...], one_step: bool) -> tuple[tuple[int, ...], int, bool]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 try:
     import torch
 except ImportError:
@@ -19,7 +17,6 @@ except ImportError:
     ) from None
 
 from spyke_numba import models
-from spyke_numba.buffers import BUFFERS
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.layer import Layer
 from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
@@ -146,6 +143,11 @@ _COMMON = {
 }
 
 
+#: What a call records, and what it records where the potential before the reset is returned, or its difference.
+_RECORD = ("pulses", "u", "thresholded", "winners")
+_RECORD_ALL = (*_RECORD, "u_pre")
+
+
 class Neuron:
     """What all neurons share; use one of its subclasses.
 
@@ -208,6 +210,8 @@ class Neuron:
         self._dtype = dtype
         self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
         self._layer: Layer | None = None
+        #: Of the layer's state, with the batch.
+        self._shape: tuple[int, ...] = ()
         self._last: Recording | None = None
         self._time_since_spike: torch.Tensor | None = None
         self._neuron()
@@ -223,12 +227,15 @@ class Neuron:
         threshold = self._per_neuron_thresh if self._per_neuron_thresh is not None else self._threshold
         if getattr(threshold, "ndim", 0) == 4:
             threshold = threshold[0]
-        return self.spec(threshold=threshold, **given)
+        neuron = self.spec(threshold=threshold, **given)
+        if self.unit_spikes:
+            return neuron
+        return self.spec(**{**neuron.given, "spike_amplitude": 1.0 / neuron.given["ts"]})
 
     # -- attributes
 
     def __setattr__(self, name: str, value: Any) -> None:
-        given = self.__dict__.get("_given")
+        given = None if name.startswith("_") else self.__dict__.get("_given")
         if given is None or (name not in given and name not in self.spec.params and name != "refractoriness"):
             super().__setattr__(name, value)
             return
@@ -344,7 +351,7 @@ class Neuron:
 
     def get_thresholded_potentials(self) -> torch.Tensor | None:
         """Return the potentials that reached the threshold in the last step, 0 elsewhere; None before the first."""
-        return None if self._last is None else torch.where(self._last.spikes, self._last.u_pre, 0.0)
+        return None if self._last is None else self._last.thresholded
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.get_params().items())})"
@@ -356,29 +363,26 @@ class Neuron:
         self._layer = self._last = self._time_since_spike = None
 
     def _ready(self, potentials: torch.Tensor, axes: int, n_winners: int) -> Layer:
-        if not isinstance(potentials, torch.Tensor) or potentials.ndim != axes:
+        shape = potentials.shape[-4:] if isinstance(potentials, torch.Tensor) else ()
+        if len(shape) != 4 or potentials.ndim != axes:
             wanted = "(B, F, H, W)" if axes == 4 else "(T, B, F, H, W)"
             given = f"{type(potentials).__name__} {tuple(getattr(potentials, 'shape', ()))}"
             raise ValueError(f"the potentials are a {given}: give a torch tensor {wanted}")
-        if self._layer is not None and tuple(potentials.shape[-4:]) != (
-            self._layer.batch,
-            *(self._layer.shape or ()),
-        ):
-            raise ValueError(
-                f"the potentials have the shape {tuple(potentials.shape)}, but the state is of "
-                f"{(self._layer.batch, *(self._layer.shape or ()))}: give as many, or call reset() first"
-            )
-        inhibition = self._inhibition
-        if inhibition.k != n_winners:
-            inhibition = self._inhibition = KWTA(n_winners, inhibition.scope, inhibition.radius)
-        if self._layer is None:
+        if self._inhibition.k != n_winners:
+            self._inhibition = KWTA(n_winners, self._inhibition.scope, self._inhibition.radius)
+        layer = self._layer
+        if layer is None:
             dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
-            batch, *shape = potentials.shape[-4:]
-            self._layer = Layer(
-                self._neuron(), tuple(shape), batch, inhibition, dtype=dtype, **self._settings
+            batch, *own = self._shape = tuple(shape)
+            layer = self._layer = Layer(self._neuron(), own, batch, dtype=dtype, **self._settings)
+        elif shape != self._shape:
+            raise ValueError(
+                f"the potentials have the shape {tuple(potentials.shape)}, but the state is of {self._shape}: "
+                "give as many, or call reset() first"
             )
-        self._layer.inhibition = inhibition
-        return self._layer
+        if layer.inhibition is not self._inhibition:
+            layer.inhibition = self._inhibition
+        return layer
 
     def __call__(
         self,
@@ -408,29 +412,28 @@ class Neuron:
         """
         layer = self._ready(potentials, 4, n_winners)
         before = layer.state["u"] if return_dudt else None
-        step = layer.step(potentials, ("spikes", "u", "u_pre", "winners"))
-        spikes = _scaled(step.spikes, 1.0 if self.unit_spikes else 1.0 / self._given["ts"], step.u.dtype)
+        self._last = None  # so that this step can use its memory again
+        step = layer.step(potentials, _RECORD_ALL if return_dudt or self.state_before_reset else _RECORD)
         self._last = step
+        spikes = step["pulses"]
         if self.counts_time_since_spike:
             passed = 0.0 if self._time_since_spike is None else self._time_since_spike
-            self._time_since_spike = torch.where(step.spikes, 0.0, passed + self._given["ts"])
-        state = step.u_pre if self.state_before_reset else step.u
+            self._time_since_spike = torch.where(spikes != 0.0, 0.0, passed + self._given["ts"])
         results: list[Any] = [spikes]
         if return_thresholded_potentials:
-            results.append(self.get_thresholded_potentials())
-        results.append(state)
+            results.append(step["thresholded"])
+        results.append(step["u_pre" if self.state_before_reset else "u"])
         if return_dudt:
-            now = step.u if self.dudt_after_reset else step.u_pre
+            now = step["u" if self.dudt_after_reset else "u_pre"]
             results.append(now - torch.as_tensor(before, device=now.device))
         if return_winners:
-            lists = [
-                [tuple(winner) for winner in sample if winner[0] >= 0] for sample in step.winners.tolist()
-            ]
+            lists = [[(f, r, c) for f, r, c in sample if f >= 0] for sample in step["winners"].tolist()]
             results.append(lists[0] if len(lists) == 1 else lists)
         if return_winning_spikes:
             winning = torch.zeros_like(spikes)
-            sample, place = (step.winners[..., 0] >= 0).nonzero(as_tuple=True)
-            f, r, c = step.winners[sample, place].long().unbind(1)
+            winners = step["winners"]
+            sample, place = (winners[..., 0] >= 0).nonzero(as_tuple=True)
+            f, r, c = winners[sample, place].long().unbind(1)
             winning[sample, f, r, c] = spikes[sample, f, r, c]
             results.append(winning)
         return tuple(results)
@@ -556,15 +559,6 @@ class UniformQIF(HeterogeneousNeuron):
     """`QIF` with a time constant per feature map."""
 
     spec = models.get("QIF")
-
-
-def _scaled(spikes: torch.Tensor, amplitude: float, dtype: torch.dtype) -> torch.Tensor:
-    """Spikes of an amplitude; numpy on the CPU, where torch hands even 20,000 elements to its threads."""
-    if spikes.device.type != "cpu":
-        return spikes * torch.tensor(amplitude, dtype=dtype, device=spikes.device)
-    name = "float32" if dtype is torch.float32 else "float64"
-    out = BUFFERS.empty(tuple(spikes.shape), name)
-    return torch.from_numpy(np.multiply(spikes.numpy(), out.dtype.type(amplitude), out=out))
 
 
 #: The classes by name, for whoever lists them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,17 @@ class Recording(Mapping[str, Any]):
     Attributes
     ----------
     spikes : (T, B, *shape) bool
-    u, u_pre and the model's states : (T, B, *shape)
+    u, u_pre, pulses, thresholded and the model's states : (T, B, *shape)
     refractory : (T, B, *shape) int32
     winners : (T, B, k, 3) int32
         Feature, row and column in the order in which they were picked, -1 where there is none.
     """
 
-    def __init__(self, arrays: Mapping[str, Any]):
+    def __init__(self, arrays: Mapping[str, Any], give: Callable[[str, Any], Any] | None = None):
         self._arrays = dict(arrays)
+        # a backend's arrays become the user's when they are asked for: not all of them are, and a GPU need not wait
+        self._give = give
+        self._given: dict[str, Any] = self._arrays if give is None else {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -29,7 +32,13 @@ class Recording(Mapping[str, Any]):
         return tuple(self._arrays)
 
     def __getitem__(self, name: str) -> Any:
-        return self._arrays[name]
+        given = self._given.get(name)
+        if given is None and self._give is not None:
+            given = self._given[name] = self._arrays[name] = self._give(name, self._arrays[name])
+        return self._given[name] if given is None else given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recording, (dict(self),)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -41,7 +50,7 @@ class Recording(Mapping[str, Any]):
         if name.startswith("_"):
             raise AttributeError(name)
         try:
-            return self._arrays[name]
+            return self[name]
         except KeyError:
             recorded = ", ".join(self._arrays) or "nothing"
             raise AttributeError(
@@ -49,7 +58,7 @@ class Recording(Mapping[str, Any]):
             ) from None
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in self._arrays.items())
+        shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in self.items())
         return f"Recording({shapes})"
 
     @classmethod

@@ -87,6 +87,7 @@ SHARED_PARAMS: Mapping[str, Param] = MappingProxyType(
             2, "steps", "whole steps that an inhibited set stays at rest", at_least=0, whole=True
         ),
         "floor": Param(None, "mV", "lowest potential, None for no floor", optional=True),
+        "spike_amplitude": Param(1.0, "", "value of a spike in the recorded pulses"),
     }
 )
 
@@ -96,7 +97,9 @@ _SIGNALS = {
     "adaptation": ("u", "u_new", "I"),
     "on_spike": ("u", "u_new", "I"),
 }
-_RESERVED = frozenset({"u", "u_new", "u_pre", "I", "spikes", "winners", "refractory"})
+_RESERVED = frozenset(
+    {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory"}
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:
         threshold = values["threshold"]
         values["threshold"] = Uniform(0.9 * threshold, 1.1 * threshold, per="feature")
         values["refractory_timesteps"] = np.array([0, 1, 3]).reshape(3, 1, 1)
+        values["spike_amplitude"] = Uniform(-1.0, 1.0)
         values["v_reset"] = Normal(values.get("resting_potential", 0.0) - 0.1, 0.01)
         if "tau_rc" in spec.params:
             values["tau_rc"] = LogNormal(np.log(0.02), 0.2)

@@ -211,13 +211,16 @@ def simulate(
     refractory, each broadcasting to (B, F, H, W).
 
     Returns a dict, every array with the leading axes (T, B): `spikes` (bool), `u` after the reset, `u_pre`
-    before it, `w` (None without adaptation), `refractory` (int, the counter after the step) and `winners` (T,
-    B, k, 3), int32, -1 where there is none (None without k-WTA).
+    before it, `thresholded` (`u_pre` where a neuron spikes, else 0), `pulses` (`spike_amplitude` there, 1 unless
+    given), `w` (None without adaptation), `refractory` (int, the counter after the step) and `winners` (T, B, k, 3),
+    int32, -1 where there is none (None without k-WTA).
     """
     steps, batch, *layer_shape = x.shape
     shape = (layer_shape[0], layer_shape[1], layer_shape[2])
     model = MODELS[model_name]
     scalar = np.dtype(dtype).type
+    params = dict(params)
+    amplitude = np.broadcast_to(np.asarray(params.pop("spike_amplitude", 1.0)), shape)
     exact = resolve(model_name, params, shape)
     delay = exact.pop("refractory_timesteps").astype(int)
     p = {name: value.astype(scalar) for name, value in exact.items()}
@@ -279,6 +282,8 @@ def simulate(
         "spikes": out_spikes,
         "u": out_u,
         "u_pre": out_pre,
+        "thresholded": np.where(out_spikes, out_pre, scalar(0)),
+        "pulses": np.where(out_spikes, amplitude, 0).astype(scalar),
         "w": out_w if model.adaptation else None,
         "winners": out_winners,
         "refractory": out_counter,

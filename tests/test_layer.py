@@ -17,7 +17,7 @@ from spyke_numba.backends import Backend
 from spyke_numba.backends.torch import TorchBackend
 from spyke_numba.engine import Program
 
-EVERYTHING = ("spikes", "u", "w", "u_pre", "refractory", "winners")
+EVERYTHING = ("spikes", "u", "w", "u_pre", "pulses", "thresholded", "refractory", "winners")
 
 
 def adex(backend: Any = "cpu", **more: Any) -> Layer:
@@ -236,13 +236,19 @@ def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
 
 
+def kernel_of(layer: Layer) -> Any:
+    """Return the kernel of the layer's only call so far."""
+    (plan,) = layer._plans.values()
+    return plan.bound[0]
+
+
 def test_no_recompilation_for_another_size() -> None:
     """Another shape, batch, k, value or number of steps finds the same kernel."""
     kernels = set()
     for shape, batch, k, steps, threshold in (((3, 4, 5), 1, 1, 4, 1.0), ((2, 7, 3), 3, 5, 9, 2.0)):
         layer = Layer(models.LIF(threshold=threshold), shape, batch, KWTA(k), "cpu")
         layer.run(np.zeros((steps, batch, *shape)))
-        run = layer._kernel("feature", True, False)._run
+        run = kernel_of(layer)._run
         kernels.add(run)
         assert len(run.signatures) == 1
     assert layer._counted_by == "feature"
@@ -322,7 +328,7 @@ def test_a_program_made_from_a_neuron_is_the_layers(name: str) -> None:
         neuron = neuron_of(models.get(name), varying)
         layer = Layer(neuron, SHAPE, inhibition=KWTA(1), backend="torch")
         layer.step(input_for(name, 1)[0])
-        assert layer._kernel("feature", False, False).program == Program.of(neuron, inhibition="feature")
+        assert kernel_of(layer).program == Program.of(neuron, inhibition="feature")
 
 
 def test_copies_and_pickles_go_on_alike(backend: Backend) -> None:
