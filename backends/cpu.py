@@ -26,8 +26,12 @@ from spyke_numba.engine import (
 )
 from spyke_numba.generated import load_module
 
-#: Neurons whose state stays in the cache while the input streams past; anything from 2048 to 65536 is as fast.
-TILE = 4096
+#: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
+LARGEST_TILE = 65_536
+#: Shorter rows are not worth a thread of their own.
+SMALLEST_TILE = 8192
+#: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
+GROUP = 4096
 #: Below this many neuron-steps a second thread costs more than it gives.
 PARALLEL_NEURON_STEPS = 400_000
 #: From this many neurons per sample threads share one sample's maps, handed over at every step.
@@ -47,6 +51,7 @@ whole_type = types.{whole}
 matrix = real_type[:, ::1]
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
+NOWHERE = np.int32(2**31 - 1)
 
 
 def _unary(result, argument, build):
@@ -98,6 +103,18 @@ def where(condition, a, b):
 def copy(row, out):
     for j in range(row.size):
         out[j] = row[j]
+
+
+@njit
+def count_down(counters):
+    for j in range(counters.size):
+        counters[j] = max(counters[j] - ONE_STEP, NO_STEPS)
+
+
+@njit
+def mark(counters, held):
+    for j in range(counters.size):
+        held[j] = np.uint8(counters[j] > NO_STEPS)
 
 
 @njit(forceinline=True)
@@ -155,43 +172,32 @@ _JIT_ROW = '@njit(error_model="numpy")'
 
 _SELECT = """\
 @njit(error_model="numpy")
-def first_place(keys, key):
-    # a minimum over all vectorises, a search that stops at the first does not
-    place = np.int32(keys.size)
-    for j in range(keys.size):
-        found = np.int32(j) if keys[j] == key else np.int32(keys.size)
-        place = found if found < place else place
-    return place
-
-
-@njit(error_model="numpy")
 def largest(keys):
+    use_widest_vectors()
     best = LOWEST_KEY
     for j in range(keys.size):
         best = keys[j] if keys[j] > best else best
     return best
 
 
-@njit(forceinline=True)
-def apart(a, b, radius):
-    return a - b > radius or b - a > radius
-
-
 @njit(error_model="numpy")
-def largest_allowed(keys, W, radius, won, n):
-    # the largest key of a map and its lowest place, outside the squares around the n winners
-    best = LOWEST_KEY
-    place = -1
-    for j in range(keys.size):
-        if keys[j] > best:
-            free = True
-            for q in range(n):
-                if not (apart(j // W, won[q, 1], radius) or apart(j % W, won[q, 2], radius)):
-                    free = False
-            if free:
-                best = keys[j]
-                place = j
-    return best, place
+def first_place(keys, key):
+    # within a block a minimum vectorises, a search that stops does not
+    use_widest_vectors()
+    for lo in range(0, keys.size, 1024):
+        block = keys[lo:lo + 1024]
+        place = NOWHERE
+        for j in range(np.int32(block.size)):
+            here = np.int32(j) if block[j] == key else NOWHERE
+            place = min(place, here)
+        if place < NOWHERE:
+            return lo + place
+    return -1
+
+
+@njit(forceinline=True)
+def near(a, b, radius):
+    return a - b <= radius and b - a <= radius
 
 
 @njit(error_model="numpy")
@@ -199,21 +205,26 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
     # a map's key is an upper bound, made exact only for a map that reaches the front
     n = 0
     while n < k:
-        best = LOWEST_KEY
-        front = -1
-        for f in range(map_keys.size):
-            if map_keys[f] > best:
-                best = map_keys[f]
-                front = f
-        if front < 0:
+        best = largest(map_keys)
+        if best == LOWEST_KEY:
             break
-        if radius > 0 and n > 0:
-            key, place = largest_allowed(keys[front * size:front * size + size], W, radius, won, n)
-            if key != best:
-                map_keys[front] = key
-                continue
-        else:
-            place = map_places[front]
+        front = first_place(map_keys, best)
+        place = map_places[front]
+        allowed = True
+        if radius > 0:
+            for q in range(n):
+                if near(place // W, won[q, 1], radius) and near(place % W, won[q, 2], radius):
+                    allowed = False
+        if not allowed:
+            own_keys = keys[front * size:front * size + size]
+            for q in range(n):
+                for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                    for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                        own_keys[row * W + column] = LOWEST_KEY
+            map_keys[front] = largest(own_keys)
+            if map_keys[front] > LOWEST_KEY:
+                map_places[front] = first_place(own_keys, map_keys[front])
+            continue
         map_keys[front] = LOWEST_KEY
         won[n, 0] = front
         won[n, 1] = place // W
@@ -238,9 +249,9 @@ for item in range(first, last):
 _COMPETING = """\
 size = H * W
 F = N // size
-group = max(1, tile // size)
+group = max(1, grouped // size) if size < grouped // 8 else 1
 keep_keys = keys.shape[1] > 0
-scratch = np.empty(0 if keep_keys else group * size, whole)
+row_keys = np.empty(group * size, whole)
 {prepare}
 for b in range(first, last):
     for t in range(first_step, last_step):
@@ -251,17 +262,18 @@ for b in range(first, last):
             {alike}
             lo, hi = f * size, end * size
             {rest}
-            row_keys = keys[b, lo:hi] if keep_keys else scratch[:hi - lo]
+            own_keys = {own_keys}
             best = {advance}
             {record}
             for g in range(f, end):
                 map_keys[b, g] = best
                 if best > LOWEST_KEY:
-                    own_keys = row_keys[(g - f) * size:(g - f + 1) * size]
+                    keys_of_g = own_keys[(g - f) * size:(g - f + 1) * size]
                     if end - f > 1:
-                        map_keys[b, g] = largest(own_keys)
+                        map_keys[b, g] = largest(keys_of_g)
                     if map_keys[b, g] > LOWEST_KEY:
-                        map_places[b, g] = first_place(own_keys, map_keys[b, g])
+                        map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
+                        {keep}
             f = end
         if not compete:
             continue
@@ -301,12 +313,6 @@ if {counter} > NO_STEPS:
         map_keys[b, g] = LOWEST_KEY
     f = end
     continue
-"""
-
-_COUNT_DOWN = """\
-for j in range(g_r.shape[1]):
-    if g_r[b, j] > NO_STEPS:
-        g_r[b, j] -= ONE_STEP
 """
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
@@ -400,12 +406,12 @@ class _Source:
         program = self.program
         arguments = ["x[t if x.shape[0] > 1 else 0, b, lo:hi]"]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
-        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["tiled_r[:hi - lo]"]}.get(counters, [])
+        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["held_r[:hi - lo]"]}.get(counters, [])
         arguments += [
             f"out_{name}[t if out_{name}.shape[0] > 1 else 0, b, lo:hi]" for name in program.records
         ]
         if counters != "held" and program.inhibition is not None:
-            arguments.append("row_keys")
+            arguments.append("own_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if program.inhibition is None:
             arguments.append("periods[lo:hi]" if self.varying_period else "periods[0]")
@@ -468,13 +474,19 @@ class _Source:
                 count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
         if counters == "shared":
-            blocks["prepare"] = ["tiled_r = np.empty(group * size, np.int32)"]
+            blocks["prepare"] = ["held_r = np.empty(group * size, np.uint8)"]
             blocks["tiling"] = [
-                "for i in range(group):",
-                "    copy(g_r[b], tiled_r[i * size:i * size + size])",
+                "mark(g_r[b], held_r[:size])",
+                "for i in range(1, group):",
+                "    copy(held_r[:size], held_r[i * size:i * size + size])",
             ]
+        blocks["own_keys"] = ["row_keys[:hi - lo]"]
+        blocks["keep"] = ["if keep_keys:", "    copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
+        if scope == "location":
+            # most maps fire all the time, so that copying the keys of those that did would be a detour
+            blocks["own_keys"], blocks["keep"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"], []
         if compact and scope != "feature":
-            blocks["count"] = _COUNT_DOWN.splitlines()
+            blocks["count"] = ["count_down(g_r[b])"]
         loop = _filled(
             _COMPETING,
             **blocks,
@@ -484,7 +496,7 @@ class _Source:
             inhibited=[_INHIBITED[scope, compact]],
             counter=[_COUNTER[scope, compact]],
         )
-        integers = "k radius H W tile compete first_step last_step first_map last_map first last"
+        integers = "k radius H W grouped compete first_step last_step first_map last_map first last"
         return [_SELECT, *functions, *self.head(integers.split()), *_body(loop)]
 
     def text(self) -> str:
@@ -570,6 +582,13 @@ def _share(
         _WORKERS.run(lambda first, last: run(*arguments, first, last, *more), items, threads)
 
 
+def _tile(B: int, N: int, threads: int) -> int:
+    # large tiles, of equal size, and two per thread, since the cores of a shared machine are not equal
+    wanted = -(-2 * threads // B) if threads > 1 else 1
+    tiles = max(-(-N // LARGEST_TILE), min(wanted, N // SMALLEST_TILE), 1)
+    return -(-N // (tiles * 64)) * 64
+
+
 class _CpuKernel:
     def __init__(self, program: Program):
         self.program = program
@@ -600,16 +619,17 @@ class _CpuKernel:
         outputs.append(("refractory", np.empty((0, 0, 0), np.int32)))
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         if launch.winners is None:
+            tile = _tile(B, N, threads)
             return (
                 fixed,
                 outputs,
-                [launch.steps, TILE],
-                partial(_share, self._run, B * -(-N // TILE), threads),
+                [launch.steps, tile],
+                partial(_share, self._run, B * -(-N // tile), threads),
             )
         k, radius, H, W = launch.winners
         F = N // (H * W)
         outputs.append(("winners", np.empty((0, 0, 0, 0), np.int32)))
-        rest = [*self._scratch(launch, B, N, F), k, radius, H, W, TILE]
+        rest = [*self._scratch(launch, B, N, F), k, radius, H, W, GROUP]
         if threads > B and N >= PARALLEL_NEURONS:
             return fixed, outputs, rest, partial(self._share_maps, B, launch.steps, F, threads)
         rest += [1, 0, launch.steps, 0, F]
@@ -618,10 +638,11 @@ class _CpuKernel:
     def _scratch(self, launch: Launch, B: int, N: int, F: int) -> list[np.ndarray]:
         assert launch.winners is not None
         k, radius, _, _ = launch.winners
-        key = ("kwta", k, radius > 0)
+        # where winners keep others away a map may be searched again, so the keys of all maps are kept
+        keep_keys = radius > 0 and k > 1
+        key = ("kwta", k, keep_keys)
         if key not in launch.scratch:
-            # with a radius a map may be searched again, so all keys are kept; else those of a group are enough
-            keys = np.empty((B, N if radius > 0 else 0), self._whole)
+            keys = np.empty((B, N if keep_keys else 0), self._whole)
             maps = [np.empty((B, F), self._whole), np.empty((B, F), np.int64)]
             launch.scratch[key] = [np.empty((B, k, 3), np.int32), keys, *maps]
         return launch.scratch[key]
