@@ -9,12 +9,13 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("numba", "llvmlite", "numpy", "torch", "numba-cuda")
 
 
 def first_call(run: Callable[[], Any]) -> float:
@@ -27,18 +28,33 @@ def first_call(run: Callable[[], Any]) -> float:
 def interleaved(
     contestants: Mapping[str, Callable[[], Any]], seconds: float = 2.0, least: int = 5
 ) -> dict[str, float]:
-    """Return each contestant's median seconds per call; they take turns, so that a slow spell hits all."""
+    """Return each contestant's median seconds per call; they take turns, so that a slow spell hits all.
+
+    A contestant that returns a float has timed itself, and says so many seconds.
+    """
+    return {name: statistics.median(times) for name, times in repeats(contestants, seconds, least).items()}
+
+
+def repeats(
+    contestants: Mapping[str, Callable[[], Any]], seconds: float, least: int
+) -> dict[str, list[float]]:
+    """Return the seconds of every call, in turns, for at least so many seconds and `least` turns."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < least:
         for name, run in contestants.items():
             started = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(measured) for name, measured in times.items()}
+            own = run()
+            times[name].append(own if isinstance(own, float) else time.perf_counter() - started)
+    return times
 
 
-def machine() -> dict[str, Any]:
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
     """Return processor, cores, versions, commit (marked dirty where files differ from it) and date."""
     model = platform.processor() or platform.machine()
     try:
@@ -47,23 +63,39 @@ def machine() -> dict[str, Any]:
     except (OSError, StopIteration):
         pass
     versions = {"python": platform.python_version()}
-    for package in ("numba", "llvmlite", "numpy", "torch", "numba-cuda"):
+    for package in (*PACKAGES, *packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    commit = "not a checkout"
+    if checkout() is not None:
+        try:
+            commit = subprocess.run(
+                ["git", "describe", "--always", "--dirty"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            commit = "unknown"
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"processor": model, "cores": cores, "versions": versions, "commit": commit, "date": date}
+    return {
+        "processor": model,
+        "cores": processors(),
+        "versions": versions,
+        "commit": commit,
+        "date": date,
+    }
 
 
-def write_json(path: Path, results: Mapping[str, Any]) -> None:
+def checkout() -> Path | None:
+    """Return the folder of the checkout that this file belongs to, or None when it is installed."""
+    return ROOT if (ROOT / "setup.cfg").is_file() else None
+
+
+def write_json(path: Path, results: Mapping[str, Any], packages: Sequence[str] = ()) -> None:
     """Write results with the machine beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": machine(packages), **results}, indent=1) + "\n", encoding="utf-8")

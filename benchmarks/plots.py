@@ -1,0 +1,259 @@
+"""Figures of results, drawn from their JSON alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spyke_numba.plotting import COLOURS, INK, SPIKE, WINNER, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Results = Mapping[str, Any]
+BYTES = 5  # of a neuron-step: a float32 in, a byte out
+MARKS = "osD^v<>PX"
+MODEL_COLOURS = (*COLOURS, "#e377c2", "#17becf", "#7f7f7f")
+#: Neurons at which the arithmetic of models is set against the roof.
+ROOFLINE_SIZES = (10_000, 1_000_000)
+
+
+def draw(results: Mapping[str, Results], folder: Path) -> Iterator[Path]:
+    """Draw every figure whose results are given by benchmark, replacing earlier ones, and yield their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (benchmark, figure_of) in FIGURES.items():
+        if benchmark in results:
+            path = folder / f"{name}.png"
+            save(figure_of(results[benchmark]), path, force=True)
+            yield path
+
+
+def _figure(results: Results, title: str, size: tuple[float, float] = (9.0, 5.4)) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    axis = figure.add_subplot()
+    axis.spines[["top", "right"]].set_visible(False)
+    about = results["machine"]
+    versions = about["versions"]
+    figure.suptitle(title, fontsize=11, color=INK)
+    axis.set_title(
+        f"{about['processor']}, {about['cores']} core{'s' * (about['cores'] > 1)}, numba {versions['numba']}, float32, {about['date']}",
+        fontsize=8,
+        color=INK,
+    )
+    return figure, axis
+
+
+def _plain(results: Results, **wanted: Any) -> list[dict[str, Any]]:
+    """Return rows on the CPU, one sample, no inhibition, populations of neurons, and what else is wanted."""
+    wanted = {"backend": "cpu", "batch": 1, "k": 0, **wanted}
+    rows = [row for row in results["rows"] if all(row[name] == value for name, value in wanted.items())]
+    return sorted((row for row in rows if len(row["shape"]) == 1), key=lambda row: row["neurons"])
+
+
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return a colour and mark for each name."""
+    return {
+        name: {
+            "color": MODEL_COLOURS[i % len(MODEL_COLOURS)],
+            "marker": MARKS[i % len(MARKS)],
+            "markersize": 5,
+        }
+        for i, name in enumerate(sorted(set(names)))
+    }
+
+
+def _longest_common(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with the number of steps that most of them have."""
+    lengths = [row["steps"] for row in rows]
+    common = max(set(lengths), key=lengths.count, default=0)
+    return [row for row in rows if row["steps"] == common]
+
+
+def size_figure(results: Results) -> Figure:
+    """Draw time per neuron-step against the number of neurons, with the floor."""
+    rows = _longest_common(_plain(results, most_threads=True))
+    threads, steps = rows[0]["threads"], rows[0]["steps"]
+    figure, axis = _figure(results, f"time per neuron-step, {_threads(threads)}, {steps} steps")
+    for model, style in _styles(row["model"] for row in rows).items():
+        mine = [row for row in rows if row["model"] == model]
+        axis.plot([row["neurons"] for row in mine], [row["ns"] for row in mine], label=model, **style)
+    floors = {row["neurons"]: row["floor_ns"] for row in rows}
+    axis.plot(
+        list(floors),
+        list(floors.values()),
+        "--",
+        color=INK,
+        label="floor: a copy, 4 bytes in, 1 out",
+        linewidth=1.8,
+    )
+    cached = {row["neurons"]: row["cache_floor_ns"] for row in _longest_common(_plain(results, threads=1))}
+    cached = {n: ns for n, ns in cached.items() if ns is not None}
+    if cached:
+        axis.plot(
+            list(cached),
+            list(cached.values()),
+            ":",
+            color=INK,
+            label="the same in cache, 1 thread",
+            linewidth=1.8,
+        )
+    axis.set(xscale="log", yscale="log", xlabel="neurons N", ylabel="time per neuron-step (ns)")
+    _plain_ticks(axis.yaxis)
+    axis.grid(alpha=0.25, which="both", linewidth=0.5)
+    axis.legend(fontsize=8, ncols=2)
+    return figure
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' * (number > 1)}"
+
+
+def _plain_ticks(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter("")
+
+
+def threads_figure(results: Results) -> Figure:
+    """Draw the speed-up over one thread at equal size."""
+    rows = _longest_common(_plain(results))
+    figure, axis = _figure(results, "strong scaling: speed-up over one thread", (10.0, 5.0))
+    sizes = sorted({row["neurons"] for row in rows if row["threads"] > 1 and row["neurons"] <= 1_000_000})
+    most = max(row["threads"] for row in rows)
+    styles = _styles(row["model"] for row in rows)
+    axis.plot([1, most], [1, most], color="#bbbbbb", linewidth=6, alpha=0.5, label="ideal")
+    for dashes, size in zip(
+        ("-", "--", ":", "-."), [n for n in sizes if n >= 100_000] or sizes, strict=False
+    ):
+        for model, style in styles.items():
+            mine = {row["threads"]: row for row in rows if row["model"] == model and row["neurons"] == size}
+            if 1 not in mine:
+                continue
+            threads = sorted(mine)
+            label = model if dashes == "-" else None
+            speedup = [mine[1]["ns"] / mine[t]["ns"] for t in threads]
+            axis.plot(threads, speedup, linestyle=dashes, label=label, **style)
+        floors = {row["threads"]: row["floor_ns"] for row in rows if row["neurons"] == size}
+        if 1 in floors:
+            threads = sorted(floors)
+            label = f"floor, N = {size:,}"
+            axis.plot(
+                threads,
+                [floors[1] / floors[t] for t in threads],
+                dashes,
+                color=INK,
+                linewidth=2.2,
+                label=label,
+            )
+    axis.set(xlabel="threads", ylabel="speed-up", xticks=sorted({row["threads"] for row in rows}))
+    axis.grid(alpha=0.25, linewidth=0.5)
+    axis.legend(
+        fontsize=8,
+        bbox_to_anchor=(1.01, 1.0),
+        loc="upper left",
+        title="lines as the floor's",
+        title_fontsize=8,
+    )
+    return figure
+
+
+def roofline_figure(results: Results) -> Figure:
+    """Draw operations a second of one thread against operations a byte, under the roof of this machine."""
+    rows = [row for row in _longest_common(_plain(results, threads=1)) if row["neurons"] in ROOFLINE_SIZES]
+    rows = rows or _longest_common(_plain(results))
+    operations, peak = results["roofline"]["operations"], results["roofline"]["peak_of_one_thread"] / 1e9
+    figure, axis = _figure(results, "roofline of one thread")
+    span = [0.5, 1.6 * max(operations[row["model"]] for row in rows) / BYTES]
+    roofs = {f"copy, N = {row['neurons']:,}": (BYTES / row["floor_ns"], row["neurons"]) for row in rows}
+    for line, (label, (bandwidth, _)) in zip(("--", "-", ":"), roofs.items(), strict=False):
+        knee = peak / bandwidth
+        points = [span[0], min(knee, span[1]), span[1]]
+        axis.plot(
+            points,
+            [min(peak, bandwidth * p) for p in points],
+            line,
+            color=INK,
+            linewidth=1.6,
+            label=f"{label}: {bandwidth:.1f} GB/s",
+        )
+    axis.axhline(peak, color="#bbbbbb", linewidth=4, alpha=0.5, zorder=0)
+    axis.annotate(
+        f"products and sums in cache: {peak:.0f} Gop/s",
+        (span[0] * 1.05, peak),
+        xytext=(0, 5),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
+    sizes = sorted({row["neurons"] for row in rows})
+    for model, style in _styles(row["model"] for row in rows).items():
+        for row in (row for row in rows if row["model"] == model):
+            filled = row["neurons"] == sizes[-1]
+            axis.plot(
+                operations[model] / BYTES,
+                operations[model] / row["ns"],
+                linestyle="",
+                **{**style, "markersize": 8},
+                markerfacecolor=style["color"] if filled else "none",
+                label=model if filled else None,
+            )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="operations per byte (arithmetic, comparisons, selections; 4 bytes in, 1 out)",
+        ylabel="operations a second (10⁹)",
+        xlim=span,
+    )
+    _plain_ticks(axis.xaxis)
+    _plain_ticks(axis.yaxis)
+    axis.grid(alpha=0.25, which="both", linewidth=0.5)
+    filled = f"filled: N = {sizes[-1]:,}" + (f"; open: N = {sizes[0]:,}" if len(sizes) > 1 else "")
+    axis.legend(fontsize=8, ncols=2, title=filled, title_fontsize=8)
+    return figure
+
+
+def peers_figure(results: Results) -> Figure:
+    """Draw how many times our time each library takes at the same work."""
+    rows = [row for row in results["rows"] if row["ns"] is not None]
+    works = list(dict.fromkeys((row["batch"], *row["shape"]) for row in rows))
+    names = [name for name in dict.fromkeys(row["peer"] for row in rows) if name != "spyke_numba"]
+    blues, oranges = (
+        itertools.cycle((SPIKE, "#4a6fa5", "#9fb2cc")),
+        itertools.cycle(("#8a2d1c", "#d95f02", "#f2b178")),
+    )
+    shades = {work: next(blues if len(work) == 2 else oranges) for work in works}
+    title = f"time of other libraries over ours at the same work, {_threads(rows[0]['threads'])}"
+    figure, axis = _figure(results, title, (9.5, 1.3 + 0.13 * (len(rows) + len(names))))
+    labels = {w: f"N = {w[1]:,}" if len(w) == 2 else f"k-WTA, {'×'.join(map(str, w))}" for w in works}
+    ticks, y = [], 0.0
+    for name in names:
+        mine = [row for row in rows if row["peer"] == name]
+        ticks.append(y + (len(mine) - 1) / 2)
+        for row in mine:
+            work = (row["batch"], *row["shape"])
+            bar = axis.barh(y, row["over_ours"], 0.9, color=shades[work], label=labels.pop(work, None))
+            axis.bar_label(bar, [f"{row['over_ours']:.1f}"], fontsize=7, padding=2)
+            y += 1
+        y += 1
+    axis.axvline(1.0, color=WINNER, linewidth=1.2)
+    axis.set(xscale="log", xlabel="times ours (red: as fast)", yticks=ticks, yticklabels=names)
+    axis.invert_yaxis()
+    _plain_ticks(axis.xaxis)
+    axis.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left", title="LIF")
+    return figure
+
+
+#: Figures by the name of their file: the benchmark that they need, and how they are drawn.
+FIGURES = {
+    "scaling": ("scaling", size_figure),
+    "threads": ("scaling", threads_figure),
+    "roofline": ("scaling", roofline_figure),
+    "peers": ("peers", peers_figure),
+}
