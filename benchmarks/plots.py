@@ -31,21 +31,22 @@ def draw(results: Mapping[str, Results], folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _figure(results: Results, title: str, size: tuple[float, float] = (9.0, 5.4)) -> tuple[Figure, Axes]:
+def _figure(
+    results: Results, title: str, size: tuple[float, float] = (9.0, 5.4), panels: int = 1
+) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", dpi=110)
-    axis = figure.add_subplot()
-    axis.spines[["top", "right"]].set_visible(False)
+    axes = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, which="both", linewidth=0.5)
     about = results["machine"]
-    versions = about["versions"]
-    figure.suptitle(title, fontsize=11, color=INK)
-    axis.set_title(
-        f"{about['processor']}, {about['cores']} core{'s' * (about['cores'] > 1)}, numba {versions['numba']}, float32, {about['date']}",
-        fontsize=8,
-        color=INK,
-    )
-    return figure, axis
+    numba, cores = about["versions"]["numba"], about["cores"]
+    where = f"{about['processor']}, {cores} core{'s' * (cores > 1)}, numba {numba}, float32, {about['date']}"
+    figure.suptitle(f"{title}\n", fontsize=11, color=INK)
+    figure.text(0.5, 0.955, where, fontsize=8, color=INK, ha="center", va="top")
+    return figure, axes
 
 
 def _plain(results: Results, **wanted: Any) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ def size_figure(results: Results) -> Figure:
     """Draw time per neuron-step against the number of neurons, with the floor."""
     rows = _longest_common(_plain(results, most_threads=True))
     threads, steps = rows[0]["threads"], rows[0]["steps"]
-    figure, axis = _figure(results, f"time per neuron-step, {_threads(threads)}, {steps} steps")
+    figure, (axis,) = _figure(results, f"time per neuron-step, {_threads(threads)}, {steps} steps")
     for model, style in _styles(row["model"] for row in rows).items():
         mine = [row for row in rows if row["model"] == model]
         axis.plot([row["neurons"] for row in mine], [row["ns"] for row in mine], label=model, **style)
@@ -104,7 +105,6 @@ def size_figure(results: Results) -> Figure:
         )
     axis.set(xscale="log", yscale="log", xlabel="neurons N", ylabel="time per neuron-step (ns)")
     _plain_ticks(axis.yaxis)
-    axis.grid(alpha=0.25, which="both", linewidth=0.5)
     axis.legend(fontsize=8, ncols=2)
     return figure
 
@@ -124,43 +124,24 @@ def _plain_ticks(axis: Any) -> None:
 def threads_figure(results: Results) -> Figure:
     """Draw the speed-up over one thread at equal size."""
     rows = _longest_common(_plain(results))
-    figure, axis = _figure(results, "strong scaling: speed-up over one thread", (10.0, 5.0))
-    sizes = sorted({row["neurons"] for row in rows if row["threads"] > 1 and row["neurons"] <= 1_000_000})
-    most = max(row["threads"] for row in rows)
-    styles = _styles(row["model"] for row in rows)
-    axis.plot([1, most], [1, most], color="#bbbbbb", linewidth=6, alpha=0.5, label="ideal")
-    for dashes, size in zip(
-        ("-", "--", ":", "-."), [n for n in sizes if n >= 100_000] or sizes, strict=False
-    ):
-        for model, style in styles.items():
-            mine = {row["threads"]: row for row in rows if row["model"] == model and row["neurons"] == size}
-            if 1 not in mine:
-                continue
-            threads = sorted(mine)
-            label = model if dashes == "-" else None
-            speedup = [mine[1]["ns"] / mine[t]["ns"] for t in threads]
-            axis.plot(threads, speedup, linestyle=dashes, label=label, **style)
-        floors = {row["threads"]: row["floor_ns"] for row in rows if row["neurons"] == size}
-        if 1 in floors:
-            threads = sorted(floors)
-            label = f"floor, N = {size:,}"
-            axis.plot(
-                threads,
-                [floors[1] / floors[t] for t in threads],
-                dashes,
-                color=INK,
-                linewidth=2.2,
-                label=label,
-            )
-    axis.set(xlabel="threads", ylabel="speed-up", xticks=sorted({row["threads"] for row in rows}))
-    axis.grid(alpha=0.25, linewidth=0.5)
-    axis.legend(
-        fontsize=8,
-        bbox_to_anchor=(1.01, 1.0),
-        loc="upper left",
-        title="lines as the floor's",
-        title_fontsize=8,
-    )
+    threads = sorted({row["threads"] for row in rows})
+    sizes = sorted({row["neurons"] for row in rows if row["threads"] == threads[-1]})
+    # sizes that were measured with every number of threads
+    sizes = [n for n in sizes if {row["threads"] for row in rows if row["neurons"] == n} == set(threads)][-3:]
+    figure, axes = _figure(results, "strong scaling: speed-up over one thread", (11.0, 4.6), len(sizes))
+    for axis, size in zip(axes, sizes, strict=True):
+        at = {(row["model"], row["threads"]): row for row in rows if row["neurons"] == size}
+        axis.plot(threads, threads, color="#bbbbbb", linewidth=6, alpha=0.5, label="ideal")
+        for model, style in _styles(row["model"] for row in rows).items():
+            if (model, 1) in at:
+                times = [at[model, t]["ns"] for t in threads]
+                axis.plot(threads, [times[0] / ns for ns in times], label=model, **style)
+        floors = {t: row["floor_ns"] for (_, t), row in at.items()}
+        speedup = [floors[threads[0]] / floors[t] for t in threads]
+        axis.plot(threads, speedup, "--", color=INK, linewidth=1.8, label="floor: a copy")
+        axis.set(title=f"N = {size:,}", xlabel="threads", xticks=threads)
+    axes[0].set_ylabel("speed-up")
+    axes[-1].legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left")
     return figure
 
 
@@ -169,7 +150,7 @@ def roofline_figure(results: Results) -> Figure:
     rows = [row for row in _longest_common(_plain(results, threads=1)) if row["neurons"] in ROOFLINE_SIZES]
     rows = rows or _longest_common(_plain(results))
     operations, peak = results["roofline"]["operations"], results["roofline"]["peak_of_one_thread"] / 1e9
-    figure, axis = _figure(results, "roofline of one thread")
+    figure, (axis,) = _figure(results, "roofline of one thread")
     span = [0.5, 1.6 * max(operations[row["model"]] for row in rows) / BYTES]
     roofs = {f"copy, N = {row['neurons']:,}": (BYTES / row["floor_ns"], row["neurons"]) for row in rows}
     for line, (label, (bandwidth, _)) in zip(("--", "-", ":"), roofs.items(), strict=False):
@@ -213,7 +194,6 @@ def roofline_figure(results: Results) -> Figure:
     )
     _plain_ticks(axis.xaxis)
     _plain_ticks(axis.yaxis)
-    axis.grid(alpha=0.25, which="both", linewidth=0.5)
     filled = f"filled: N = {sizes[-1]:,}" + (f"; open: N = {sizes[0]:,}" if len(sizes) > 1 else "")
     axis.legend(fontsize=8, ncols=2, title=filled, title_fontsize=8)
     return figure
@@ -230,7 +210,7 @@ def peers_figure(results: Results) -> Figure:
     )
     shades = {work: next(blues if len(work) == 2 else oranges) for work in works}
     title = f"time of other libraries over ours at the same work, {_threads(rows[0]['threads'])}"
-    figure, axis = _figure(results, title, (9.5, 1.3 + 0.13 * (len(rows) + len(names))))
+    figure, (axis,) = _figure(results, title, (9.5, 1.3 + 0.13 * (len(rows) + len(names))))
     labels = {w: f"N = {w[1]:,}" if len(w) == 2 else f"k-WTA, {'×'.join(map(str, w))}" for w in works}
     ticks, y = [], 0.0
     for name in names:
@@ -243,6 +223,7 @@ def peers_figure(results: Results) -> Figure:
             y += 1
         y += 1
     axis.axvline(1.0, color=WINNER, linewidth=1.2)
+    axis.grid(visible=False, axis="y")
     axis.set(xscale="log", xlabel="times ours (red: as fast)", yticks=ticks, yticklabels=names)
     axis.invert_yaxis()
     _plain_ticks(axis.xaxis)

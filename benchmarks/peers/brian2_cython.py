@@ -20,6 +20,7 @@ def build(work):
     """Return the run and its count; see the package."""
     import brian2
 
+    brian2.BrianLogger.log_level_error()
     brian2.prefs.codegen.target = "cython"
     brian2.prefs.core.default_float_dtype = np.float32
     dt = 1 * brian2.ms
