@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from spyke_numba import KWTA, Layer, models
 from spyke_numba.benchmarks import peers
 from spyke_numba.benchmarks.bars import KWTA_SHAPES, PEER_SIZES
 from spyke_numba.benchmarks.cases import STEPS, Case, busy_threshold, uniform
-from spyke_numba.benchmarks.measuring import first_call, interleaved, processors
+from spyke_numba.benchmarks.measuring import first_call, interleaved, processors, ready_memory
 from spyke_numba.benchmarks.running import (
     Several,
     benchmark,
@@ -58,11 +59,14 @@ def compare(work: peers.Work, names: tuple[str, ...], seconds: float) -> list[di
             builders[peer.NAME] = peer.build
     latest: list[Any] = [None]
 
-    def keeping(run: Callable[[], Any]) -> Callable[[], Any]:
+    def keeping(run: Callable[[], Any]) -> Callable[[], float]:
         # the result stays until the next one has been made, as where a user keeps it
-        def call() -> Any:
+        def call() -> float:
+            ready_memory(work.x.nbytes)
+            started = time.perf_counter()
             latest[0] = run()
-            return latest[0]
+            taken = time.perf_counter() - started
+            return latest[0] if isinstance(latest[0], float) else taken
 
         return call
 
@@ -73,7 +77,8 @@ def compare(work: peers.Work, names: tuple[str, ...], seconds: float) -> list[di
             firsts[name] = first_call(lambda: made.append(build(work)) or made[0][0]())  # noqa: B023
             run, counted = made[0]
             runs[name] = keeping(run)
-            counts[name] = counted(runs[name]())
+            runs[name]()
+            counts[name] = counted(latest[0])
         except Exception as error:
             if name == OURS:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -14,7 +15,7 @@ import numpy as np
 
 from spyke_numba import KWTA, Layer, backends, models
 from spyke_numba.benchmarks import floor
-from spyke_numba.benchmarks.measuring import first_call, repeats
+from spyke_numba.benchmarks.measuring import ready_memory, repeats
 
 #: Input is uniform in [0, AMPLITUDE), and these parameters make 2 to 5 % of all neuron-steps spike.
 AMPLITUDE = 20.0
@@ -112,7 +113,7 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     about: dict[Case, tuple[float, float]] = {}
     for case in cases:
         run = _run(case, x, latest)
-        first = first_call(run)
+        first = run()
         about[case] = (first, float(np.count_nonzero(_host(latest[0].spikes))) / case.neuron_steps)
         contestants[case] = run
     for threads in sorted({case.threads for case in cases if case.backend != "cuda"}):
@@ -159,7 +160,7 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     return rows
 
 
-def _run(case: Case, x: np.ndarray, latest: list[Any]) -> Callable[[], None]:
+def _run(case: Case, x: np.ndarray, latest: list[Any]) -> Callable[[], float]:
     """Return a contestant that runs from rest and keeps the result, as a user would, until the next one has run."""
     layer = case.layer()
     given: Any = x
@@ -170,10 +171,13 @@ def _run(case: Case, x: np.ndarray, latest: list[Any]) -> Callable[[], None]:
         # on the device, where a network's own input would be
         given, finish = torch.from_numpy(x).cuda(), torch.cuda.synchronize
 
-    def run() -> None:
+    def run() -> float:
+        ready_memory(x.size)
         layer.reset()
+        started = time.perf_counter()
         latest[0] = layer.run(given)
         finish()
+        return time.perf_counter() - started
 
     return run
 

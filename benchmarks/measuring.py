@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numba", "llvmlite", "numpy", "torch", "numba-cuda")
@@ -38,15 +41,27 @@ def interleaved(
 def repeats(
     contestants: Mapping[str, Callable[[], Any]], seconds: float, least: int
 ) -> dict[str, list[float]]:
-    """Return the seconds of every call, in turns, for at least so many seconds and `least` turns."""
+    """Return the seconds of every call, for at least so many seconds and `least` turns, each in another order."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    order, shuffled = list(contestants), random.Random(0)
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < least:
-        for name, run in contestants.items():
+    while time.perf_counter() < end or len(times[order[0]]) < least:
+        shuffled.shuffle(order)
+        for name in order:
+            run = contestants[name]
             started = time.perf_counter()
             own = run()
             times[name].append(own if isinstance(own, float) else time.perf_counter() - started)
     return times
+
+
+def ready_memory(size: int) -> None:
+    """Touch so many bytes and give them back.
+
+    A system that takes free memory away, as that of a virtual machine does, gives it back slowly: called before
+    each repeat, this lets all find what a call finds that follows another at once.
+    """
+    np.empty(size, np.uint8)[::4096] = 1
 
 
 def processors() -> int:
