@@ -14,12 +14,13 @@ from spyke_numba import KWTA, Layer, models
 from spyke_numba.benchmarks import peers
 from spyke_numba.benchmarks.bars import KWTA_SHAPES, PEER_SIZES
 from spyke_numba.benchmarks.cases import STEPS, Case, busy_threshold, uniform
-from spyke_numba.benchmarks.measuring import first_call, interleaved, processors, ready_memory
+from spyke_numba.benchmarks.measuring import interleaved, processors, ready_memory
 from spyke_numba.benchmarks.running import (
     Several,
     benchmark,
     conclude,
     count,
+    default_threads,
     output,
     seconds_option,
 )
@@ -72,17 +73,16 @@ def compare(work: peers.Work, names: tuple[str, ...], seconds: float) -> list[di
 
     runs, firsts, counts = {}, {}, {}
     for name, build in builders.items():
-        made: list[Any] = []
         try:
-            firsts[name] = first_call(lambda: made.append(build(work)) or made[0][0]())  # noqa: B023
-            run, counted = made[0]
-            runs[name] = keeping(run)
-            runs[name]()
+            started = time.perf_counter()
+            run, counted = build(work)
+            latest[0] = run()
+            firsts[name] = time.perf_counter() - started
             counts[name] = counted(latest[0])
+            runs[name] = keeping(run)
         except Exception as error:
             if name == OURS:
                 raise
-            runs.pop(name, None)
             missing[name] = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     medians = interleaved(runs, seconds, 3)
     latest[0] = None
@@ -97,6 +97,7 @@ def compare(work: peers.Work, names: tuple[str, ...], seconds: float) -> list[di
             "first_run_s": firsts[name],
             "spiking": counts[name] / work.x.size,
             "spikes": counts[name],
+            "our_spikes": counts[OURS],
             "same_spikes": counts[name] == counts[OURS],
             "spikes_agree": abs(counts[name] - counts[OURS]) <= TOLERANCE * counts[OURS],
         }
@@ -110,9 +111,9 @@ def line(row: dict[str, Any]) -> str:
     where = "×".join(map(str, (row["steps"], row["batch"], *row["shape"])))
     if row["ns"] is None:
         return f"{row['peer']:<18} {where}: {row['why_not']}"
-    agree = "same spikes" if row["same_spikes"] else f"{row['spikes']:,} spikes" + " " * row["spikes_agree"]
+    agree = "same spikes" if row["same_spikes"] else f"{row['spikes']:,} spikes, ours {row['our_spikes']:,}"
     if not row["spikes_agree"]:
-        agree += ", NOT ours"
+        agree += ": NOT THE SAME WORK"
     return (
         f"{row['peer']:<18} {where}: {row['ns']:.3f} ns per neuron-step, {row['over_ours']:.1f} times ours, "
         f"{agree}, spiking {100 * row['spiking']:.1f} %, first run {row['first_run_s']:.2f} s"
@@ -153,7 +154,7 @@ def main(
     )
     if smallest:
         shapes, seconds = [(1, 10_000), (1, 30, 28, 28)], min(seconds, 0.1)
-    threads = threads or processors()
+    (threads,) = default_threads([threads or processors()])
     rows = []
     for batch, *shape in shapes:
         x = uniform((STEPS, batch, *shape))

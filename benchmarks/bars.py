@@ -24,11 +24,11 @@ PEER_FACTORS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A bound on a field of all rows of a benchmark that match; `at_least` turns it from a most into a least."""
+    """A bound on a column of all rows of a benchmark that match; `at_least` turns it from a most into a least."""
 
     benchmark: str
     what: str
-    field: str
+    column: str
     limit: float
     where: Mapping[str, Any] = field(default_factory=dict)
     unit: str = ""
@@ -36,13 +36,13 @@ class Bar:
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Return whether the row is one that the bar is about; a tuple allows any of its values."""
-        if row.get(self.field) is None:
+        if row.get(self.column) is None:
             return False
         return all(row.get(name) in (v if isinstance(v, tuple) else (v,)) for name, v in self.where.items())
 
     def measured(self, rows: Iterable[Mapping[str, Any]]) -> float | None:
         """Return the worst of the matching rows, or None where nothing was measured."""
-        found = [float(row[self.field]) for row in rows if self.matches(row)]
+        found = [float(row[self.column]) for row in rows if self.matches(row)]
         return (min if self.at_least else max)(found, default=None)
 
     def met(self, measured: float | None) -> bool:

@@ -106,25 +106,30 @@ def measure(cases: Iterable[Case], seconds: float, least: int = 3) -> Iterator[l
 
 
 def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int = 3) -> list[dict[str, Any]]:
-    """Measure cases whose input is ``x``, interleaved with the floor, and return their rows."""
-    flat, copied = x.reshape(-1), np.empty(x.size, bool)
+    """Measure cases of one backend whose input is ``x``, interleaved with the floor, and return their rows."""
+    given, wait = _given(x, cases[0].backend)
     latest: list[Any] = [None]
     contestants: dict[Any, Callable[[], Any]] = {}
     about: dict[Case, tuple[float, float]] = {}
     for case in cases:
-        run = _run(case, x, latest)
+        run = contestants[case] = _run(case, given, wait, latest)
         first = run()
-        about[case] = (first, float(np.count_nonzero(_host(latest[0].spikes))) / case.neuron_steps)
-        contestants[case] = run
-    for threads in sorted({case.threads for case in cases if case.backend != "cuda"}):
-        contestants["floor", threads] = floor.copying(flat, copied, threads)
+        spikes = latest[0].spikes
+        about[case] = (
+            first,
+            int(spikes.sum() if hasattr(spikes, "detach") else np.count_nonzero(spikes)) / case.neuron_steps,
+        )
+    flat, copied = given.reshape(-1), np.empty(x.size, bool)
+    for threads in sorted({case.threads for case in cases}):
+        on_cpu = given is x
+        contestants["floor", threads] = (
+            floor.copying(flat, copied, threads) if on_cpu else floor.copying_on_gpu(flat, wait)
+        )
         contestants["floor", threads]()
     size = prod(x.shape[1:])
     if size <= MOST_IN_CACHE:
         contestants["in cache"] = floor.copying_in_cache(size, len(x))
         contestants["in cache"]()
-    if any(case.backend == "cuda" for case in cases):
-        contestants["floor", "cuda"] = _copying_on_gpu(flat)
     timed = repeats(contestants, seconds, least)
     times = {key: statistics.median(taken) for key, taken in timed.items()}
     latest[0] = None
@@ -132,7 +137,7 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     for case in cases:
         first, spiking = about[case]
         per_step = 1e9 / case.neuron_steps
-        least_time = times["floor", "cuda" if case.backend == "cuda" else case.threads]
+        least_time = times["floor", case.threads]
         in_cache = times.get("in cache") if case.threads == 1 and case.backend == "cpu" else None
         rows.append(
             {
@@ -160,44 +165,28 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     return rows
 
 
-def _run(case: Case, x: np.ndarray, latest: list[Any]) -> Callable[[], float]:
+def _given(x: np.ndarray, backend: str) -> tuple[Any, Callable[[], None]]:
+    """Return the input where a network's would be, and what waits for results."""
+    if backend != "cuda":
+        return x, lambda: None
+    import torch
+
+    return torch.from_numpy(x).cuda(), torch.cuda.synchronize
+
+
+def _run(case: Case, given: Any, wait: Callable[[], None], latest: list[Any]) -> Callable[[], float]:
     """Return a contestant that runs from rest and keeps the result, as a user would, until the next one has run."""
     layer = case.layer()
-    given: Any = x
-    finish: Callable[[], Any] = lambda: None  # noqa: E731 - nothing to wait for
-    if case.backend == "cuda":
-        import torch
-
-        # on the device, where a network's own input would be
-        given, finish = torch.from_numpy(x).cuda(), torch.cuda.synchronize
 
     def run() -> float:
-        ready_memory(x.size)
+        ready_memory(case.neuron_steps)
         layer.reset()
         started = time.perf_counter()
         latest[0] = layer.run(given)
-        finish()
+        wait()
         return time.perf_counter() - started
 
     return run
-
-
-def _copying_on_gpu(x: np.ndarray) -> Callable[[], None]:
-    import torch
-
-    given = torch.from_numpy(x).cuda()
-    out = torch.empty(given.shape, dtype=torch.bool, device=given.device)
-
-    def run() -> None:
-        torch.ge(given, 0.5, out=out)
-        torch.cuda.synchronize()
-
-    run()
-    return run
-
-
-def _host(array: Any) -> np.ndarray:
-    return array.cpu().numpy() if hasattr(array, "detach") else array
 
 
 def line(row: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def copy_again(row, out, times):
 @njit(cache=True, error_model="numpy")
 def arithmetic(x, out, times):
     """Do `CHAIN` products and sums for each element, which no compiler may contract or reorder."""
-    _use_widest_vectors()
+    _use_widest_vectors()  # type: ignore[call-arg]
     a, b = np.float32(0.999), np.float32(0.001)
     for _ in range(times):
         for j in range(x.size):
@@ -89,6 +89,19 @@ def copying(x: np.ndarray, out: np.ndarray, threads: int) -> Callable[[], float]
         seconds = time.perf_counter() - started
         time.sleep(SPINNING_SECONDS)
         return seconds
+
+    return run
+
+
+def copying_on_gpu(x: Any, wait: Callable[[], None]) -> Callable[[], None]:
+    """Return a contestant that reads and writes as much on the GPU that holds the tensor ``x``."""
+    import torch
+
+    out = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+
+    def run() -> None:
+        torch.ge(x, 0.5, out=out)
+        wait()
 
     return run
 

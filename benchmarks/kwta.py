@@ -16,6 +16,7 @@ from spyke_numba.benchmarks.running import (
     benchmark,
     conclude,
     count,
+    default_threads,
     output,
     seconds_option,
 )
@@ -48,9 +49,10 @@ def main(
     Winners hold others at rest, so each layer's threshold is sought at which 2 to 5 % of its own neuron-steps spike.
     """
     path = output("kwta", out, force)
-    shapes, radii, scopes, threads = KWTA_SHAPES, RADII, SCOPES, threads or processors()
+    (threads,) = default_threads([threads or processors()])
+    shapes, radii, scopes = list(KWTA_SHAPES), list(RADII), list(SCOPES)
     if smallest:
-        shapes, ks, radii, scopes, seconds = KWTA_SHAPES[:1], (5,), (2,), ("feature",), min(seconds, 0.1)
+        shapes, ks, radii, scopes, seconds = shapes[:1], (5,), [2], ["feature"], min(seconds, 0.1)
     rows: list[dict[str, Any]] = []
     for batch, *shape in shapes:
         x = uniform((STEPS, batch, *shape))

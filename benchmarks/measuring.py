@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+Name = TypeVar("Name")
 PACKAGES = ("numba", "llvmlite", "numpy", "torch", "numba-cuda")
 
 
@@ -29,8 +30,8 @@ def first_call(run: Callable[[], Any]) -> float:
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], Any]], seconds: float = 2.0, least: int = 5
-) -> dict[str, float]:
+    contestants: Mapping[Name, Callable[[], Any]], seconds: float = 2.0, least: int = 5
+) -> dict[Name, float]:
     """Return each contestant's median seconds per call; they take turns, so that a slow spell hits all.
 
     A contestant that returns a float has timed itself, and says so many seconds.
@@ -39,10 +40,10 @@ def interleaved(
 
 
 def repeats(
-    contestants: Mapping[str, Callable[[], Any]], seconds: float, least: int
-) -> dict[str, list[float]]:
+    contestants: Mapping[Name, Callable[[], Any]], seconds: float, least: int
+) -> dict[Name, list[float]]:
     """Return the seconds of every call, for at least so many seconds and `least` turns, each in another order."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[Name, list[float]] = {name: [] for name in contestants}
     order, shuffled = list(contestants), random.Random(0)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[order[0]]) < least:
@@ -56,12 +57,13 @@ def repeats(
 
 
 def ready_memory(size: int) -> None:
-    """Touch so many bytes and give them back.
+    """Touch so many bytes and give them back, if they are so many that a free would return them to the system.
 
-    A system that takes free memory away, as that of a virtual machine does, gives it back slowly: called before
-    each repeat, this lets all find what a call finds that follows another at once.
+    A virtual machine hands back memory that has been free for a while, and gets it again slowly: called before each
+    repeat, this lets all find what a call finds that follows another at once.
     """
-    np.empty(size, np.uint8)[::4096] = 1
+    if size > 2**24:
+        np.empty(size, np.uint8)[::4096] = 1
 
 
 def processors() -> int:

@@ -233,8 +233,8 @@ def peers_figure(results: Results) -> Figure:
 
 #: Figures by the name of their file: the benchmark that they need, and how they are drawn.
 FIGURES = {
-    "scaling": ("scaling", size_figure),
-    "threads": ("scaling", threads_figure),
-    "roofline": ("scaling", roofline_figure),
-    "peers": ("peers", peers_figure),
+    "bench_scaling": ("scaling", size_figure),
+    "bench_threads": ("scaling", threads_figure),
+    "bench_roofline": ("scaling", roofline_figure),
+    "bench_peers": ("peers", peers_figure),
 }

@@ -76,8 +76,19 @@ threads_option = click.option(
 
 
 def default_threads(threads: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the numbers of threads asked for, or one and all."""
-    return tuple(threads) if threads else tuple(sorted({1, processors()}))
+    """Return the numbers of threads asked for, or one and all.
+
+    Raises
+    ------
+    ValueError
+        For more threads than processors, which the floor cannot run on.
+    """
+    there = processors()
+    if threads and max(threads) > there:
+        raise ValueError(
+            f"threads is {max(threads)}, but this process has {there} processor(s): give at most {there}"
+        )
+    return tuple(threads) if threads else tuple(sorted({1, there}))
 
 
 def output(name: str, out: Path | None, force: bool) -> Path:

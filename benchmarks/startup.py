@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,14 @@ def steps(seconds: float) -> list[dict[str, Any]]:
         for _ in range(STEPS_IN_A_TURN):
             layer.step(x)
 
-    times = interleaved({key: lambda a=a: turn(*a) for key, a in layers.items()}, seconds)  # type: ignore[misc]
+    times = interleaved({key: partial(turn, *given) for key, given in layers.items()}, seconds)
     return [
         {
             "kind": "step",
             "model": "LIF",
             "arrays": arrays,
             "scope": scope,
-            "step_us": times[arrays, scope] * 1e6 / STEPS_IN_A_TURN,  # type: ignore[index]
+            "step_us": times[arrays, scope] * 1e6 / STEPS_IN_A_TURN,
         }
         for arrays, scope in layers
     ]

@@ -151,13 +151,16 @@ def test_a_contestant_may_time_itself():
 
 def row_at(bar: bars.Bar, value: float) -> dict[str, Any]:
     first = {name: v[0] if isinstance(v, tuple) else v for name, v in bar.where.items()}
-    return {**first, bar.field: value}
+    return {**first, bar.column: value}
 
 
 @pytest.mark.parametrize("bar", bars.BARS, ids=lambda bar: f"{bar.benchmark}, {bar.what}")
 def test_a_bar_is_met_or_not_by_the_worst_of_its_rows(bar):
     good, bad = (1.01, 0.99) if bar.at_least else (0.99, 1.01)
-    rows = [row_at(bar, good * bar.limit), {bar.field: bad * bar.limit, "peer": "another", "kind": "another"}]
+    rows = [
+        row_at(bar, good * bar.limit),
+        {bar.column: bad * bar.limit, "peer": "another", "kind": "another"},
+    ]
     if bar.where:
         assert bar.met(bar.measured(rows))
     assert bar.met(bar.measured(rows[:1]))
@@ -172,9 +175,9 @@ def test_a_bar_that_is_not_met_is_shown(capsys):
     assert [line.split()[-1] for line in lines] == ["met", "NO", "yes"]
 
 
-def test_every_bar_names_fields_that_rows_have(results):
+def test_every_bar_names_columns_that_rows_have(results):
     for bar in bars.BARS:
-        assert any(bar.field in row for row in results[bar.benchmark]["rows"]), bar
+        assert any(bar.column in row for row in results[bar.benchmark]["rows"]), bar
         names = {name for row in results[bar.benchmark]["rows"] for name in row}
         assert set(bar.where) <= names, bar
 
@@ -238,7 +241,7 @@ def test_other_spikes_are_told(work, monkeypatch, capsys):
     build = peers.get("plain_numpy").build
     monkeypatch.setattr(peers.get("plain_numpy"), "build", lambda _: build(other))
     row = against_peers.compare(work, ("plain_numpy",), 0.0)[1]
-    assert not row["spikes_agree"] and "NOT ours" in against_peers.line(row)
+    assert not row["spikes_agree"] and "NOT THE SAME WORK" in against_peers.line(row)
 
 
 def test_a_missing_or_failing_peer_is_a_line(work, monkeypatch):

@@ -1,6 +1,7 @@
 """JAX: `lax.scan` over the steps under `jit`.
 
-XLA contracts the product and the sum of a step, so a spike in many thousands may fall differently.
+XLA contracts the product and the sum of a step, so a spike in many thousands may fall differently.  It runs on as
+many threads as there are processors, whatever is asked for.
 """
 
 from __future__ import annotations
