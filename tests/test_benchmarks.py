@@ -208,7 +208,7 @@ def test_a_peer_does_the_same_work(name, work, monkeypatch):
     peer = peers.get(name)
     skip_unless_usable(peer, work)
     if name == "torch_compile":
-        monkeypatch.setattr(peer, "STEPS_AT_ONCE", 2)  # compiles in less time
+        monkeypatch.setattr("torch.compile", lambda function: function)  # compiling takes many seconds
     (ours, theirs) = against_peers.compare(work, (name,), 0.0)
     if "compiler" in theirs.get("why_not", ""):
         pytest.skip(theirs["why_not"])
