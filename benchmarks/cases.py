@@ -6,7 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from spyke_numba import KWTA, Layer, backends, models
 from spyke_numba.benchmarks import floor
-from spyke_numba.benchmarks.measuring import ready_memory, repeats
+from spyke_numba.benchmarks.measuring import memory, ready_memory, repeats
 
 #: Input is uniform in [0, AMPLITUDE), and these parameters make 2 to 5 % of all neuron-steps spike.
 AMPLITUDE = 20.0
@@ -33,6 +33,8 @@ DRIVEN: dict[str, dict[str, float]] = {
 STEPS = 200
 #: Above so many neuron-steps the torch backend, one tensor operation after the other, is left out.
 MOST_FOR_TORCH = 20_000_000
+#: Input, the floor's output, two results and memory made ready, for each neuron-step of an interleaved run.
+BYTES_HELD = 8
 #: A copy in the cache is measured where a row of input and spikes fits there.
 MOST_IN_CACHE = 20_000
 
@@ -102,6 +104,10 @@ def measure(cases: Iterable[Case], seconds: float, least: int = 3) -> Iterator[l
 
     unique = sorted(dict.fromkeys(cases), key=run_of)
     for (shape, _), group in itertools.groupby(unique, run_of):
+        needed = prod(shape) * BYTES_HELD
+        if needed > 0.75 * memory():
+            click.echo(f"{'×'.join(map(str, shape))} is left out: it needs {needed / 1e9:.0f} GB of memory")
+            continue
         yield measure_group(uniform(shape), list(group), seconds, least)
 
 
@@ -115,17 +121,13 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
         run = contestants[case] = _run(case, given, wait, latest)
         first = run()
         spikes = latest[0].spikes
-        about[case] = (
-            first,
-            int(spikes.sum() if hasattr(spikes, "detach") else np.count_nonzero(spikes)) / case.neuron_steps,
-        )
+        total = np.count_nonzero(spikes) if isinstance(spikes, np.ndarray) else int(spikes.sum())
+        about[case] = first, total / case.neuron_steps
     flat, copied = given.reshape(-1), np.empty(x.size, bool)
     for threads in sorted({case.threads for case in cases}):
-        on_cpu = given is x
-        contestants["floor", threads] = (
-            floor.copying(flat, copied, threads) if on_cpu else floor.copying_on_gpu(flat, wait)
-        )
-        contestants["floor", threads]()
+        copying = floor.copying(flat, copied, threads) if given is x else floor.copying_on_gpu(flat, wait)
+        contestants["floor", threads] = copying
+        copying()
     size = prod(x.shape[1:])
     if size <= MOST_IN_CACHE:
         contestants["in cache"] = floor.copying_in_cache(size, len(x))
@@ -141,16 +143,8 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
         in_cache = times.get("in cache") if case.threads == 1 and case.backend == "cpu" else None
         rows.append(
             {
-                "model": case.model,
-                "shape": list(case.shape),
+                **asdict(case),
                 "neurons": prod(case.shape),
-                "batch": case.batch,
-                "steps": case.steps,
-                "threads": case.threads,
-                "backend": case.backend,
-                "k": case.k,
-                "scope": case.scope,
-                "radius": case.radius,
                 "threshold": case.threshold or DRIVEN[case.model]["threshold"],
                 "ns": times[case] * per_step,
                 "floor_ns": least_time * per_step,

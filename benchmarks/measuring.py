@@ -71,6 +71,14 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> float:
+    """Return the bytes of memory of this machine, or infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
     """Return processor, cores, versions, commit (marked dirty where files differ from it) and date."""
     model = platform.processor() or platform.machine()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from spyke_numba import models
+from spyke_numba.backends import choose
 from spyke_numba.benchmarks import floor
 from spyke_numba.benchmarks.cases import (
     DRIVEN,
@@ -84,10 +85,11 @@ def main(
     """Measure time per neuron-step against the number of neurons, samples, steps, winners and threads."""
     path = output("scaling", out, force)
     chosen = tuple(models.get(name).name for name in names or models.names())
-    used, ran = default_threads(threads), backends or usable_backends()
+    used = default_threads(threads)
+    ran = tuple(choose(name).name for name in backends) if backends else usable_backends()
     cases = cases_of(chosen, sizes or SIZES, used, ran)
     if smallest:
-        cases, seconds = [Case("LIF", (1_000,))], min(seconds, 0.1)
+        cases, seconds = [Case("LIF", (1_000,), backend=ran[0])], min(seconds, 0.1)
     rows = [row for run in measure(cases, seconds) for row in say(run)]
     most = max(row["threads"] for row in rows)
     for row in rows:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from spyke_numba import KWTA, Layer, models
-from spyke_numba.benchmarks import against_peers, bars, floor, peers, plots, running
+from spyke_numba.benchmarks import against_peers, bars, cases, floor, peers, plots, running
 from spyke_numba.benchmarks.cases import DRIVEN, Case, busy_threshold, measure, uniform
 from spyke_numba.benchmarks.measuring import interleaved, processors
 from spyke_numba.cli.benching import BENCHMARKS
@@ -137,9 +137,15 @@ def test_operations_are_those_of_the_equations():
 
 
 def test_equal_inputs_are_measured_in_one_run():
-    cases = [Case("LIF", (50,), steps=4), Case("IF", (50,), steps=4), Case("LIF", (60,), steps=4)]
-    runs = list(measure([*cases, cases[0]], 0.0))
+    points = [Case("LIF", (50,), steps=4), Case("IF", (50,), steps=4), Case("LIF", (60,), steps=4)]
+    runs = list(measure([*points, points[0]], 0.0))
     assert [[row["model"] for row in rows] for rows in runs] == [["LIF", "IF"], ["LIF"]]
+
+
+def test_what_does_not_fit_into_memory_is_left_out_visibly(monkeypatch, capsys):
+    monkeypatch.setattr(cases, "memory", lambda: 1000.0)
+    (rows,) = measure([Case("LIF", (10,), steps=4), Case("LIF", (50,), steps=4)], 0.0)
+    assert rows[0]["neurons"] == 10 and "4×1×50 is left out" in capsys.readouterr().out
 
 
 def test_a_contestant_may_time_itself():
@@ -257,6 +263,16 @@ def test_a_missing_or_failing_peer_is_a_line(work, monkeypatch):
     assert told["JAX (jitted scan)"].endswith("no_such_package is not installed")
 
 
-def test_unknown_peers_are_bad_use(tmp_path):
-    done = CliRunner().invoke(main, ["bench", "peers", "--peers", "nest", "--out", str(tmp_path / "x.json")])
-    assert done.exit_code == 2 and "unknown peers ['nest']" in done.output
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("peers --peers nest", "unknown peers ['nest']"),
+        ("scaling --threads 4096", "give at most"),
+        ("scaling --backends vulkan", "unknown backend 'vulkan'"),
+        ("scaling --models lif,nif", "unknown model 'nif'"),
+        ("scaling --sizes 1.5", "not a list such as"),
+    ],
+)
+def test_bad_use_is_told_before_anything_is_measured(command, told, tmp_path):
+    done = CliRunner().invoke(main, ["bench", *command.split(), "--out", str(tmp_path / "x.json")])
+    assert done.exit_code == 2 and told in done.output and not list(tmp_path.iterdir())
