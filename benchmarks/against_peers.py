@@ -14,7 +14,7 @@ from spyke_numba import KWTA, Layer, models
 from spyke_numba.benchmarks import peers
 from spyke_numba.benchmarks.bars import KWTA_SHAPES, PEER_SIZES
 from spyke_numba.benchmarks.cases import STEPS, Case, busy_threshold, uniform
-from spyke_numba.benchmarks.measuring import interleaved, processors, ready_memory
+from spyke_numba.benchmarks.measuring import TURN, interleaved, processors, ready_memory
 from spyke_numba.benchmarks.running import (
     Several,
     benchmark,
@@ -84,7 +84,7 @@ def compare(work: peers.Work, names: tuple[str, ...], seconds: float) -> list[di
             if name == OURS:
                 raise
             missing[name] = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    medians = interleaved(runs, seconds, 3)
+    medians = interleaved(runs, seconds, 3, TURN)
     latest[0] = None
     batch, shape = work.x.shape[1], list(work.x.shape[2:])
     about = {"batch": batch, "shape": shape, "steps": len(work.x), "k": work.k, "threads": work.threads}

@@ -15,7 +15,7 @@ import numpy as np
 
 from spyke_numba import KWTA, Layer, backends, models
 from spyke_numba.benchmarks import floor
-from spyke_numba.benchmarks.measuring import memory, ready_memory, repeats
+from spyke_numba.benchmarks.measuring import TURN, memory, ready_memory, repeats
 
 #: Input is uniform in [0, AMPLITUDE), and these parameters make 2 to 5 % of all neuron-steps spike.
 AMPLITUDE = 20.0
@@ -132,7 +132,7 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     if size <= MOST_IN_CACHE:
         contestants["in cache"] = floor.copying_in_cache(size, len(x))
         contestants["in cache"]()
-    timed = repeats(contestants, seconds, least)
+    timed = repeats(contestants, seconds, least, TURN)
     times = {key: statistics.median(taken) for key, taken in timed.items()}
     latest[0] = None
     rows = []

@@ -19,6 +19,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 Name = TypeVar("Name")
+#: Seconds for which a contestant's turn lasts at least.
+TURN = 0.01
 PACKAGES = ("numba", "llvmlite", "numpy", "torch", "numba-cuda")
 
 
@@ -30,29 +32,39 @@ def first_call(run: Callable[[], Any]) -> float:
 
 
 def interleaved(
-    contestants: Mapping[Name, Callable[[], Any]], seconds: float = 2.0, least: int = 5
+    contestants: Mapping[Name, Callable[[], Any]], seconds: float = 2.0, least: int = 5, turn: float = 0.0
 ) -> dict[Name, float]:
     """Return each contestant's median seconds per call; they take turns, so that a slow spell hits all.
 
     A contestant that returns a float has timed itself, and says so many seconds.
     """
-    return {name: statistics.median(times) for name, times in repeats(contestants, seconds, least).items()}
+    return {
+        name: statistics.median(times) for name, times in repeats(contestants, seconds, least, turn).items()
+    }
 
 
 def repeats(
-    contestants: Mapping[Name, Callable[[], Any]], seconds: float, least: int
+    contestants: Mapping[Name, Callable[[], Any]], seconds: float, least: int, turn: float = 0.0
 ) -> dict[Name, list[float]]:
-    """Return the seconds of every call, for at least so many seconds and `least` turns, each in another order."""
+    """Return the seconds of every call, for at least so many seconds and `least` turns, each in another order.
+
+    A contestant is called again until its turn has lasted `turn` seconds: as in a loop, what it needs may then be in
+    the cache.
+    """
     times: dict[Name, list[float]] = {name: [] for name in contestants}
     order, shuffled = list(contestants), random.Random(0)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[order[0]]) < least:
         shuffled.shuffle(order)
         for name in order:
-            run = contestants[name]
-            started = time.perf_counter()
-            own = run()
-            times[name].append(own if isinstance(own, float) else time.perf_counter() - started)
+            until = time.perf_counter() + turn
+            while True:
+                started = time.perf_counter()
+                own = contestants[name]()
+                ended = time.perf_counter()
+                times[name].append(own if isinstance(own, float) else ended - started)
+                if ended >= until:
+                    break
     return times
 
 

@@ -45,7 +45,7 @@ def _figure(
     numba, cores = about["versions"]["numba"], about["cores"]
     where = f"{about['processor']}, {cores} core{'s' * (cores > 1)}, numba {numba}, float32, {about['date']}"
     figure.suptitle(f"{title}\n", fontsize=11, color=INK)
-    figure.text(0.5, 0.955, where, fontsize=8, color=INK, ha="center", va="top")
+    figure.text(0.5, 1 - 0.26 / size[1], where, fontsize=8, color=INK, ha="center", va="top")
     return figure, axes
 
 
