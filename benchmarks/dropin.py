@@ -1,6 +1,6 @@
 """Time per step of the drop-in neurons against a plain eager-torch layer of the same semantics, in one run.
 
-python benchmarks/dropin.py --json benchmarks/results/dropin.json --table docs/dropin_speed.md
+python -m spyke_numba.benchmarks.dropin --json benchmarks/results/dropin.json --table docs/dropin_speed.md
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 import torch
-from eager_baseline import MODELS, EagerLayer
-from measuring import first_call, interleaved, write_json
 
 from spyke_numba import neurons
+from spyke_numba.benchmarks.eager_baseline import MODELS, EagerLayer
+from spyke_numba.benchmarks.measuring import first_call, interleaved, write_json
 
 SHAPES = {(1, 30, 28, 28): 5, (1, 250, 14, 14): 8, (1, 64, 64, 64): 5, (1, 100, 128, 128): 5}
 THRESHOLD = 10.0

@@ -7,6 +7,8 @@ neurons.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["MODELS", "EagerLayer"]
@@ -69,7 +71,9 @@ class EagerLayer:
 
     def reset(self):
         """Forget the state; the next call creates it anew."""
-        self.u = self.w = self.refractory = None
+        self.u: Any = None
+        self.w: Any = None
+        self.refractory: Any = None
 
     @torch.no_grad()
     def __call__(self, potentials):

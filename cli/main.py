@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from spyke_numba.cli.benching import bench_group
 from spyke_numba.cli.compiling import compile_command
 from spyke_numba.cli.gallery import gallery_command
 from spyke_numba.cli.listing import backends_command, models_group
@@ -89,5 +90,6 @@ for command in (
     backends_command,
     compile_command,
     gallery_command,
+    bench_group,
 ):
     main.add_command(command)

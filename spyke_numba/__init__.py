@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# in a checkout the sub-packages backends and cli lie beside this folder, not in it
+# in a checkout the sub-packages backends, cli and benchmarks lie beside this folder, not in it
 if not (Path(__file__).parent / "backends").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from golden_cases import NAMES, Golden, load
 
 torch = pytest.importorskip("torch", reason="the eager layer needs torch")
-
-_SPEC = importlib.util.spec_from_file_location(
-    "eager_baseline", Path(__file__).parent.parent / "benchmarks" / "eager_baseline.py"
-)
-eager_baseline = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(eager_baseline)
+eager_baseline = pytest.importorskip("spyke_numba.benchmarks.eager_baseline")
 
 CASES = [name for name in NAMES if name.rpartition("_")[0] in eager_baseline.MODELS]
 

@@ -23,7 +23,12 @@ import spyke_numba
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Where each folder of the checkout lies in the installed package.
-FOLDERS = {"spyke_numba": "spyke_numba", "backends": "spyke_numba/backends", "cli": "spyke_numba/cli"}
+FOLDERS = {
+    "spyke_numba": "spyke_numba",
+    "backends": "spyke_numba/backends",
+    "cli": "spyke_numba/cli",
+    "benchmarks": "spyke_numba/benchmarks",
+}
 METADATA_FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
 #: One module of every part, and the path of each below a checkout.
 MODULES = {
@@ -31,6 +36,7 @@ MODULES = {
     "spyke_numba.models.adex": "spyke_numba/models/adex.py",
     "spyke_numba.backends.cpu": "backends/cpu.py",
     "spyke_numba.cli.main": "cli/main.py",
+    "spyke_numba.benchmarks.peers": "benchmarks/peers/__init__.py",
 }
 WHERE = f"""
 import importlib, json
@@ -191,8 +197,8 @@ def test_wheel_imports_outside_the_checkout(installed: Environment, checkout: Pa
     assert installed.locations(tmp_path) == expected
 
 
-def test_wheel_installs_no_package_called_backends_or_cli(installed: Environment) -> None:
-    assert not [name for name in ("backends", "cli") if (installed.packages / name).exists()]
+def test_wheel_installs_no_other_package(installed: Environment) -> None:
+    assert not [name for name in ("backends", "cli", "benchmarks") if (installed.packages / name).exists()]
     names = {path.name for path in installed.packages.iterdir() if path.suffix not in (".pth", ".dist-info")}
     assert names - {"__pycache__"} == {"spyke_numba"}
 
@@ -287,11 +293,13 @@ def declared(wheel: Path, extras: Sequence[str]) -> set[str]:
 
 #: Distributions of modules that are not installed on every system.
 KNOWN = {"cuda": ["cuda-bindings"], "numba_cuda": ["numba-cuda"]}
+#: Libraries to compare with that docs/benchmarks.md adds without what they require.
+BY_HAND = {"norse", "spikingjelly"}
 
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(tuple(FOLDERS), ("torch", "cuda13")), (("tests",), ("test",))],
+    [(tuple(FOLDERS), ("torch", "cuda13", "peers")), (("tests",), ("test",))],
     ids=["package", "tests"],
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...], wheel: Path) -> None:
@@ -301,7 +309,7 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
     undeclared = {}
     for folder in folders:
         for module, files in imported(ROOT / folder).items():
-            if module in own or module in sys.stdlib_module_names:
+            if module in own | BY_HAND or module in sys.stdlib_module_names:
                 continue
             names = distributions.get(module, KNOWN.get(module, [module]))
             providers = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
@@ -314,7 +322,7 @@ def test_no_extra_takes_a_torch_that_brings_cuda(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     bounds = re.findall(r"^Requires-Dist: torch(.*?);", archive.read(name).decode(), re.MULTILINE)
-    assert [set(bound.strip().split(",")) for bound in bounds] == [{">=2.4", "<2.14"}] * 2
+    assert [set(bound.strip().split(",")) for bound in bounds] == [{">=2.4", "<2.14"}] * 3
 
 
 # ---------------------------------------------------------------------------------------------- import's cost

@@ -1,0 +1,1 @@
+"""What the package is measured by: ``spyke-numba bench NAME`` runs one benchmark."""

@@ -1,0 +1,144 @@
+"""What no layer can beat: the memory traffic of a step, and the arithmetic that a core can do.
+
+A step must read a float32 input and write a byte of spikes.  The floor is the time of a copy that does only this,
+over arrays of the same size and with as many threads, into output memory that exists already.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, prange, set_num_threads, types
+from numba.extending import intrinsic
+
+from spyke_numba.benchmarks.measuring import interleaved
+
+#: Elements that a thread takes at a time.
+PIECE = 16_384
+#: For this long an idle OpenMP thread keeps a core busy, which the next contestant shall not pay for.
+SPINNING_SECONDS = 0.002
+#: Products and sums for each element of the arithmetic kernel.
+CHAIN = 16
+
+
+@intrinsic
+def _use_widest_vectors(context):
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@njit(error_model="numpy")
+def _copy_row(row, out):
+    for j in range(row.size):
+        out[j] = row[j] >= np.float32(0.5)
+
+
+@njit(cache=True, error_model="numpy")
+def copy(x, out):
+    """Read every float of ``x`` and write a byte for it."""
+    _copy_row(x, out)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def copy_on_threads(x, out):
+    """Do the same on numba's threads."""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        lo = piece * PIECE
+        hi = min(lo + PIECE, x.size)
+        _copy_row(x[lo:hi], out[lo:hi])
+
+
+@njit(cache=True, error_model="numpy")
+def copy_again(row, out, times):
+    """Copy one row so often: it and its output stay in the cache."""
+    for _ in range(times):
+        _copy_row(row, out)
+
+
+@njit(cache=True, error_model="numpy")
+def arithmetic(x, out, times):
+    """Do `CHAIN` products and sums for each element, which no compiler may contract or reorder."""
+    _use_widest_vectors()  # type: ignore[call-arg]
+    a, b = np.float32(0.999), np.float32(0.001)
+    for _ in range(times):
+        for j in range(x.size):
+            v = x[j]
+            for _ in range(CHAIN):
+                v = v * a + b
+            out[j] = v
+
+
+def copying(x: np.ndarray, out: np.ndarray, threads: int) -> Callable[[], float]:
+    """Return a contestant that copies ``x`` to ``out`` and times itself."""
+
+    def run() -> float:
+        if threads == 1:
+            started = time.perf_counter()
+            copy(x, out)
+            return time.perf_counter() - started
+        set_num_threads(threads)
+        started = time.perf_counter()
+        copy_on_threads(x, out)
+        seconds = time.perf_counter() - started
+        time.sleep(SPINNING_SECONDS)
+        return seconds
+
+    return run
+
+
+def copying_on_gpu(x: Any, wait: Callable[[], None]) -> Callable[[], None]:
+    """Return a contestant that reads and writes as much on the GPU that holds the tensor ``x``."""
+    import torch
+
+    out = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+
+    def run() -> None:
+        torch.ge(x, 0.5, out=out)
+        wait()
+
+    return run
+
+
+def copying_in_cache(neurons: int, steps: int) -> Callable[[], None]:
+    """Return a contestant that copies as much, but always the same row."""
+    row, out = np.random.default_rng(0).random(neurons, np.float32), np.empty(neurons, bool)
+    return lambda: copy_again(row, out, steps)
+
+
+def peak_arithmetic(seconds: float = 0.3) -> float:
+    """Return the operations a second of one thread on data in its cache."""
+    x, out, times = np.ones(4096, np.float32), np.empty(4096, np.float32), 100
+    arithmetic(x, out, 1)
+    took = interleaved({"chain": lambda: arithmetic(x, out, times)}, seconds)["chain"]
+    return 2 * CHAIN * x.size * times / took
+
+
+def operations(model: str, **params: Any) -> int:
+    """Return the arithmetic, comparisons and selections that one step of one neuron takes in generated code."""
+    from spyke_numba import models
+    from spyke_numba.engine import Program, Writer, helper_lines, step_lines
+
+    writer = Writer()
+    lines = step_lines(Program.of(models.get(model)(**params)), writer)
+    helpers = ast.parse("\n".join(helper_lines(lines, "float32", writer, None)))
+    bodies: dict[str, ast.AST] = {
+        node.name: node for node in helpers.body if isinstance(node, ast.FunctionDef)
+    }
+
+    def count(tree: ast.AST) -> int:
+        total = 0
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.BinOp, ast.Compare)):
+                total += 1
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                total += count(bodies[node.func.id]) if node.func.id in bodies else 1
+        return total
+
+    return count(ast.parse("\n".join(lines)))
