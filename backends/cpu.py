@@ -195,6 +195,19 @@ def first_place(keys, key):
     return -1
 
 
+@njit(error_model="numpy")
+def enters(key, front_runners):
+    # whether fewer maps than can win have had as large a key so far; the smallest then makes room
+    if key <= front_runners[0]:
+        return False
+    i = 0
+    while i + 1 < front_runners.size and front_runners[i + 1] < key:
+        front_runners[i] = front_runners[i + 1]
+        i += 1
+    front_runners[i] = key
+    return True
+
+
 @njit(forceinline=True)
 def near(a, b, radius):
     return a - b <= radius and b - a <= radius
@@ -210,20 +223,20 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
             break
         front = first_place(map_keys, best)
         place = map_places[front]
+        if place < 0:
+            own_keys = keys[front * size:front * size + size]
+            place = first_place(own_keys, best)
         allowed = True
         if radius > 0:
             for q in range(n):
                 if near(place // W, won[q, 1], radius) and near(place % W, won[q, 2], radius):
                     allowed = False
         if not allowed:
-            own_keys = keys[front * size:front * size + size]
             for q in range(n):
                 for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
                     for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
                         own_keys[row * W + column] = LOWEST_KEY
             map_keys[front] = largest(own_keys)
-            if map_keys[front] > LOWEST_KEY:
-                map_places[front] = first_place(own_keys, map_keys[front])
             continue
         map_keys[front] = LOWEST_KEY
         won[n, 0] = front
@@ -252,10 +265,14 @@ F = N // size
 group = max(1, grouped // size) if size < grouped // 8 else 1
 keep_keys = keys.shape[1] > 0
 row_keys = np.empty(group * size, whole)
+# with many winners it takes longer to tell whether a map can win than to find its place
+prune = k <= 32
+front_runners = np.empty(k, whole)
 {prepare}
 for b in range(first, last):
     for t in range(first_step, last_step):
         {tiling}
+        front_runners[:] = LOWEST_KEY
         f = first_map
         while f < last_map:
             end = min(f + group, last_map)
@@ -271,9 +288,11 @@ for b in range(first, last):
                     keys_of_g = own_keys[(g - f) * size:(g - f + 1) * size]
                     if end - f > 1:
                         map_keys[b, g] = largest(keys_of_g)
-                    if map_keys[b, g] > LOWEST_KEY:
-                        map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
+                    if keep_keys:
+                        map_places[b, g] = -1
                         {keep}
+                    elif not prune or enters(map_keys[b, g], front_runners):
+                        map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
             f = end
         if not compete:
             continue
@@ -481,7 +500,7 @@ class _Source:
                 "    copy(held_r[:size], held_r[i * size:i * size + size])",
             ]
         blocks["own_keys"] = ["row_keys[:hi - lo]"]
-        blocks["keep"] = ["if keep_keys:", "    copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
+        blocks["keep"] = ["copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
         if scope == "location":
             # most maps fire all the time, so that copying the keys of those that did would be a detour
             blocks["own_keys"], blocks["keep"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"], []
