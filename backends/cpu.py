@@ -138,14 +138,6 @@ def pow2(n):
 
 
 @njit(forceinline=True)
-def scaled(y, n):
-    k = _as_whole(n)
-    half = whole(k >> whole(1))
-    bias, bits = whole({bias}), whole({mantissa_bits})
-    return (y * _of_bits(whole((half + bias) << bits))) * _of_bits(whole((whole(k - half) + bias) << bits))
-
-
-@njit(forceinline=True)
 def exponent(x):
     return _as_real(whole((_bits_of(x) >> whole({mantissa_bits})) - whole({bias})))
 

@@ -73,15 +73,6 @@ def pow2(n):
 
 
 @cuda.jit(device=True)
-def scaled(y, n):
-    k = whole(libdevice.{to_whole}(n))
-    half = whole(k >> ONE_BIT)
-    first = libdevice.{of_bits}(whole((half + BIAS) << MANTISSA_BITS))
-    second = libdevice.{of_bits}(whole((whole(k - half) + BIAS) << MANTISSA_BITS))
-    return libdevice.{multiply}(libdevice.{multiply}(y, first), second)
-
-
-@cuda.jit(device=True)
 def exponent(x):
     return real(whole((libdevice.{bits_of}(x) >> MANTISSA_BITS) - BIAS))
 

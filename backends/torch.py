@@ -39,13 +39,6 @@ def pow2(n):
     return ((n.to(torch.{whole}) + {bias}) << {mantissa_bits}).view(torch.{real})
 
 
-def scaled(y, n):
-    k = n.to(torch.{whole})
-    half = k >> 1
-    first, second = (((part + {bias}) << {mantissa_bits}).view(torch.{real}) for part in (half, k - half))
-    return (y * first) * second
-
-
 def exponent(x):
     return ((x.view(torch.{whole}) >> {mantissa_bits}) - {bias}).to(torch.{real})
 

@@ -32,7 +32,6 @@ PRIMITIVES: Mapping[str, int] = {
     "sqrt": 1,
     "rint": 1,
     "pow2": 1,
-    "scaled": 2,
     "exponent": 1,
     "mantissa": 1,
     "expm1_reduced": 1,

@@ -52,7 +52,8 @@ def samples(name: str, dtype: str, count: int) -> np.ndarray:
     generator = np.random.default_rng(1)
     info = np.finfo(dtype)
     if name == "exp":
-        low, high = float(np.log(info.smallest_subnormal)) - 1, float(np.log(info.max))
+        # below this it is 0
+        low, high = (info.minexp + 0.5) * np.log(2) + 1e-5, float(np.log(info.max))
         x = np.concatenate([generator.uniform(low, high, count), generator.normal(0, 1, count)])
     elif name == "tanh":
         x = np.concatenate(
@@ -79,6 +80,19 @@ def test_errors_in_units_in_the_last_place(name: str, dtype: str, backend: Backe
             for got, want in zip(y, exact, strict=True)
         ]
     assert float(max(errors)) <= ULPS[name]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exp_is_never_subnormal(dtype: str, backend: Backend) -> None:
+    info = np.finfo(dtype)
+    lowest = float(np.log(info.smallest_subnormal))
+    y = apply(
+        _exp, np.linspace(lowest - 1, float(np.log(info.smallest_normal)) + 1, 400).astype(dtype), backend
+    )
+    assert ((y == 0) | (y >= info.smallest_normal)).all()
+    assert (y == 0).any()
+    assert (y > 0).any()
+    assert (np.diff(y) >= 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
