@@ -21,11 +21,14 @@ from spyke_numba.expressions import listing, suggest
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.parameters import call_by_name, resolve
 from spyke_numba.recording import Recording
+from spyke_numba.sparse import FORMS, events, packed
 from spyke_numba.spec import Neuron, NeuronSpec
 
 _UNSET: Any = object()
 #: Most bytes of input that `Layer.stream` hands to a kernel at once when it chooses the blocks.
 _BLOCK_BYTES = 32 * 2**20
+#: Most bytes of spikes that wait for their other form.
+_SPIKE_BYTES = 8 * 2**20
 #: Kinds of calls whose checks are remembered; a call that differs in its number of steps is another kind.
 _MOST_PLANS = 32
 
@@ -191,7 +194,7 @@ class Layer:
     @property
     def recordable(self) -> tuple[str, ...]:
         """Names that `run` can record."""
-        return ("u", *self._neuron.spec.states, *RECORDS, "refractory", "winners")
+        return ("u", *self._neuron.spec.states, *RECORDS, *FORMS, "refractory", "winners")
 
     def __repr__(self) -> str:
         return (
@@ -334,6 +337,7 @@ class Layer:
         record: Sequence[str] = ("spikes",),
         *,
         steps: int | None = None,
+        every: int = 1,
         inhibition: KWTA | None = _UNSET,
     ) -> Recording:
         """Advance the layer by T steps in one compiled call; equal to T calls of `step`.
@@ -347,9 +351,13 @@ class Layer:
             Of `recordable`: ``"spikes"``, ``"u"`` (after the reset), ``"u_pre"`` (before it), a state of the model,
             ``"pulses"`` (``spike_amplitude`` where a neuron spikes, else 0), ``"thresholded"`` (``u_pre`` where it
             spikes, else 0), ``"refractory"`` (counters after the step) and ``"winners"`` (feature, row, column; -1
-            where there is none).
+            where there is none); ``"packed_spikes"`` (T, B, ceil(N / 8)) uint8 as of `numpy.packbits`, and ``"events"``
+            (n, 3) int64, a row (step, sample, neuron) for each spike, take the place of large ``"spikes"``.
         steps : int, optional
             T for a constant input.
+        every : int
+            Record ``u``, the model's states and ``refractory`` after every such number of steps, (T // every, B,
+            *shape); everything else is recorded at each step.
         inhibition : KWTA or None, optional
             Instead of the layer's own for this call; None: each neuron has its own refractory period.
 
@@ -359,10 +367,10 @@ class Layer:
         """
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
         if steps is not None:
-            return self._advance(potentials, whole_number("steps", steps, 1), tuple(record), chosen)
-        if _is_array(potentials):
-            return self._advance(potentials, None, tuple(record), chosen)
-        return Recording.joined(list(self.stream(potentials, record, inhibition=chosen)))
+            steps = whole_number("steps", steps, 1)
+        elif not _is_array(potentials):
+            return Recording.joined(list(self.stream(potentials, record, every=every, inhibition=chosen)))
+        return self._record(potentials, steps, tuple(record), chosen, whole_number("every", every, 1), 0)
 
     def stream(
         self,
@@ -370,6 +378,7 @@ class Layer:
         record: Sequence[str] = ("spikes",),
         *,
         block_steps: int | None = None,
+        every: int = 1,
         inhibition: KWTA | None = _UNSET,
     ) -> Iterator[Recording]:
         """Advance the layer block by block and yield each block's recording, in memory that does not grow with T.
@@ -377,17 +386,19 @@ class Layer:
         Parameters
         ----------
         potentials : array, memory map, or iterable of blocks (t, B, *shape)
-        record, inhibition
-            As for `run`.
+        record, every, inhibition
+            As for `run`; the steps of ``"events"`` count from the first block.  Every block but the last has a
+            multiple of `every` steps.
         block_steps : int, optional
             Steps per block of an array; as many as fill 32 MiB unless given.
         """
+        every = whole_number("every", every, 1)
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
         blocks: Iterable[Any] = potentials
         if _is_array(potentials):
             per_step = max(1, math.prod(potentials.shape[1:]) * np.dtype(self._dtype).itemsize)
             size = (
-                max(1, _BLOCK_BYTES // per_step)
+                max(1, _BLOCK_BYTES // per_step // every) * every
                 if block_steps is None
                 else whole_number("block_steps", block_steps, 1)
             )
@@ -396,8 +407,14 @@ class Layer:
             raise TypeError(
                 f"the input is {type(potentials).__name__}: give an array, a tensor or an iterable of blocks"
             )
+        done = 0
         for block in blocks:
-            yield self._advance(block, None, tuple(record), chosen)
+            if done % every:
+                raise ValueError(
+                    f"a block ended after step {done}, but every={every}: give blocks of a multiple of {every} steps"
+                )
+            yield self._record(block, None, tuple(record), chosen, every, done)
+            done += len(block)
 
     # -- inside
 
@@ -559,6 +576,65 @@ class Layer:
             launch.x, launch.outputs = None, {}
         like, shapes = self._like, plan.shapes
         return Recording(outputs, lambda name, array: backend.give(array.reshape(shapes[name]), like))
+
+    def _record(
+        self,
+        x: Any,
+        steps: int | None,
+        record: tuple[str, ...],
+        inhibition: KWTA | None,
+        every: int,
+        first_step: int,
+    ) -> Recording:
+        """Advance the layer, piece by piece where something is not recorded as the kernels do."""
+        held = [
+            name for name in record if every > 1 and name in ("u", *self._neuron.spec.states, "refractory")
+        ]
+        forms = [name for name in record if name in FORMS]
+        if not held and not forms:
+            return self._advance(x, steps, record, inhibition)
+        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+        wanted = tuple(name for name in record if name not in held and name not in forms)
+        wanted += ("spikes",) if forms and "spikes" not in wanted else ()
+        if not x.shape:
+            return self._advance(x, steps, wanted, inhibition)  # which refuses it
+
+        def piece(t: int, n: int, whole: bool) -> Recording:
+            block = x[t : t + n] if steps is None else x
+            run = self._advance(block, None if steps is None else n, wanted, inhibition)
+            has_batch = len(x.shape) - (steps is None) > len(self._shape or ())
+            arrays = {}
+            for name in record:
+                if name in held:
+                    arrays[name] = self._snapshot(name, whole, has_batch)
+                elif name == "events":
+                    arrays[name] = events(run.spikes, self._batch or 1, first_step + t)
+                elif name == "packed_spikes":
+                    arrays[name] = packed(run.spikes, len(self._shape or ()))
+                else:
+                    arrays[name] = run[name]
+            return Recording(arrays)
+
+        # no steps at all: everything is checked before the state is touched, and there is something to join
+        pieces = [piece(0, 0, False)]
+        T = len(x) if steps is None else steps
+        assert self._shape is not None and self._batch is not None
+        size = every if held else max(1, _SPIKE_BYTES // (self._batch * math.prod(self._shape)))
+        for t in range(0, T, size):
+            n = min(size, T - t)
+            pieces.append(piece(t, n, n == size))
+        return Recording.joined(pieces)
+
+    def _snapshot(self, name: str, kept: bool, has_batch: bool) -> Any:
+        """Return what a state is now as the record of one step, or of none."""
+        assert self._states is not None and self._shape is not None
+        if name == "refractory":
+            host = self._counters()
+        else:
+            host = self._backend.download(self._states[("u", *self._neuron.spec.states).index(name)])
+        shape = (1, *((self._batch,) if has_batch else ()), *self._shape)
+        one = host.reshape(shape)[: int(kept)]
+        return self._backend.give(self._backend.upload(one, self._like), self._like)
 
     def _plan(
         self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool

@@ -212,8 +212,9 @@ def simulate(
 
     Returns a dict, every array with the leading axes (T, B): `spikes` (bool), `u` after the reset, `u_pre`
     before it, `thresholded` (`u_pre` where a neuron spikes, else 0), `pulses` (`spike_amplitude` there, 1 unless
-    given), `w` (None without adaptation), `refractory` (int, the counter after the step) and `winners` (T, B, k, 3),
-    int32, -1 where there is none (None without k-WTA).
+    given), `packed_spikes` (eight neurons to a byte), `events` (a row t, b, n for each spike), `w` (None without
+    adaptation), `refractory` (int, the counter after the step) and `winners` (T, B, k, 3), int32, -1 where there is
+    none (None without k-WTA).
     """
     steps, batch, *layer_shape = x.shape
     shape = (layer_shape[0], layer_shape[1], layer_shape[2])
@@ -281,6 +282,8 @@ def simulate(
     return {
         "spikes": out_spikes,
         "u": out_u,
+        "packed_spikes": np.packbits(out_spikes.reshape(steps, batch, -1), axis=-1),
+        "events": np.argwhere(out_spikes.reshape(steps, batch, -1)),
         "u_pre": out_pre,
         "thresholded": np.where(out_spikes, out_pre, scalar(0)),
         "pulses": np.where(out_spikes, amplitude, 0).astype(scalar),

@@ -231,7 +231,8 @@ def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = run(1, inhibition)
         assert expected.spikes.any()
         monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
-        monkeypatch.setattr(cpu, "TILE", 512)
+        monkeypatch.setattr(cpu, "LARGEST_TILE", 512)
+        monkeypatch.setattr(cpu, "SMALLEST_TILE", 64)
         assert_same(expected, run(4, inhibition))
         monkeypatch.undo()
 
@@ -371,3 +372,59 @@ def test_everything_moves_with_the_input_after_a_reset() -> None:
     layer.run(torch.from_numpy(x))
     assert layer._place == "there"
     assert all(new is not old for new, old in zip(layer._constants, here, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("with_batch", [True, False])
+def test_states_after_every_few_steps(backend: Backend, kind: str, with_batch: bool) -> None:
+    """They are those of a run that records each step, and spikes are recorded at each."""
+    x = input_for("AdEx", 1).astype(np.float32)
+    x = x if with_batch else x[:, 0]
+    x = torch.from_numpy(x) if kind == "torch" else x
+
+    def layer() -> Layer:
+        return Layer(models.AdEx(threshold=1.0), SHAPE, inhibition=KWTA(2), backend=backend)
+
+    record = ("spikes", "w", "refractory", "u", "winners")
+    full = layer().run(x, record)
+    for every in (1, 5, 24, 25):
+        few = layer().run(x, record, every=every)
+        assert few.names == record
+        for name in record:
+            kept = full[name] if name in ("spikes", "winners") else full[name][every - 1 :: every]
+            assert few[name].dtype == full[name].dtype
+            np.testing.assert_array_equal(few[name], kept, f"{name} every {every}")
+    constant = layer().run(x[0], ("u",), steps=12, every=4).u
+    np.testing.assert_array_equal(constant, layer().run(x[0], ("u",), steps=12).u[3::4])
+    blocks = layer().run((x[t : t + 10] for t in range(0, 24, 10)), ("u", "events"), every=5)
+    np.testing.assert_array_equal(blocks.u, full.u[4::5])
+    np.testing.assert_array_equal(blocks.events, layer().run(x, ("events",)).events)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_spikes_in_other_forms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = input_for("LIF", 3)
+    x = torch.from_numpy(x) if kind == "torch" else x
+    layer = Layer(models.LIF(threshold=1.0), SHAPE, backend="cpu")
+    spikes = np.asarray(layer.run(x).spikes).reshape(24, 3, 60)
+    for most in (2**23, 400):
+        monkeypatch.setattr("spyke_numba.layer._SPIKE_BYTES", most)
+        layer.reset()
+        run = layer.run(x, ("events", "packed_spikes"))
+        assert type(run.events) is type(x)
+        assert run.names == ("events", "packed_spikes")
+        np.testing.assert_array_equal(run.events, np.argwhere(spikes))
+        np.testing.assert_array_equal(np.unpackbits(np.asarray(run.packed_spikes), axis=-1, count=60), spikes)
+    single = Layer(models.LIF(threshold=1.0), SHAPE, backend="cpu").run(x[:, 0], ("events", "packed_spikes"))
+    assert single.packed_spikes.shape == (24, 8)
+    np.testing.assert_array_equal(single.events[:, 2], np.argwhere(spikes[:, :1])[:, 2])
+
+
+def test_blocks_that_break_the_count_are_refused() -> None:
+    layer = Layer(models.LIF(threshold=1.0), (3,), backend="cpu")
+    with pytest.raises(ValueError, match=r"ended after step 3, but every=2: give blocks of a multiple of 2"):
+        layer.run((np.zeros((3, 1, 3)) for _ in range(2)), ("u",), every=2)
+    with pytest.raises(ValueError, match="every"):
+        layer.run(np.zeros((3, 1, 3)), ("u",), every=0)
+    with pytest.raises(ValueError, match="has the shape"):
+        layer.run(np.zeros(()), ("events",))
