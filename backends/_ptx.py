@@ -64,7 +64,6 @@ def pretended_device(arch: str) -> Iterator[None]:
 def load(source: str) -> ModuleType:
     """Return a kernel module from its text, with numba's own `cuda`."""
     filename = f"<generated kernels {next(_module_numbers)}>"
-    source = source.replace("cache=True", "cache=False")  # a cache needs a file
     # numba's errors then show the lines of the text
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = ModuleType("generated_kernels")
@@ -74,8 +73,8 @@ def load(source: str) -> ModuleType:
 
 def compile_ptx(
     source: str,
-    kernel: str,
-    signature: str | tuple[Any, ...],
+    kernel: str = "run",
+    signature: str | tuple[Any, ...] | None = None,
     arch: str = "sm_90",
     max_threads: int | None = None,
 ) -> str:
@@ -87,13 +86,13 @@ def compile_ptx(
         The module's text.
     kernel : str
         The kernel's name in it.
-    signature : str or tuple of numba types
-        Types of the arguments, such as ``"float32[:, ::1], int64"``.
+    signature : str or tuple of numba types, optional
+        Types of the arguments, such as ``"float32[:, ::1], int64"``; what the module's ``SIGNATURE`` says unless given.
     arch : str
         Such as ``"sm_90"``.
     max_threads : int, optional
-        The largest block to be launched, which limits the registers per thread; what the kernel's ``launch_bounds`` say
-        unless given.
+        The largest block to be launched, which limits the registers per thread; what the module's ``THREADS`` or the
+        kernel's ``launch_bounds`` say unless given.
 
     Raises
     ------
@@ -108,14 +107,16 @@ def compile_ptx(
         signature = f"void({signature})"
     with pretended_device(arch):
         # a new module each time: device functions stay compiled for the first architecture asked for
-        dispatcher = getattr(load(source), kernel)
+        module = load(source)
+        function = getattr(module, kernel)
+        options = getattr(function, "targetoptions", {})
         ptx, _ = cuda.compile(
-            dispatcher.py_func,
-            signature,
+            getattr(function, "py_func", function),
+            signature or module.SIGNATURE,
             cc=capability(arch),
             device=False,
             abi="numba",
-            fastmath=dispatcher.targetoptions.get("fastmath", False),
-            launch_bounds=max_threads or dispatcher.targetoptions.get("launch_bounds"),
+            fastmath=options.get("fastmath", False),
+            launch_bounds=max_threads or options.get("launch_bounds") or getattr(module, "THREADS", None),
         )
     return ptx

@@ -17,6 +17,7 @@ __all__ = [
     "inexact",
     "link",
     "load",
+    "no_device_runtime",
     "pretended_device",
 ]
 
@@ -75,8 +76,16 @@ def link(ptx: str, arch: str = "sm_90", max_registers: int | None = None) -> Usa
         nvjitlink.destroy(handle)
 
 
+def no_device_runtime() -> str | None:
+    """Return None when the library that a barrier of the whole grid needs is here, else what is missing."""
+    try:
+        _device_runtime()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
 def _device_runtime() -> str:
-    """Return the path of the library that a barrier of the whole grid needs."""
     from cuda.pathfinder import StaticLibNotFoundError, find_static_lib
 
     try:
