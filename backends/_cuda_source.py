@@ -15,7 +15,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from spyke_numba.engine import FLOAT_FORMATS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import (
+    FLOAT_FORMATS,
+    RECORDS,
+    REFRACTORY,
+    Counters,
+    Program,
+    Writer,
+    helper_lines,
+    step_lines,
+)
 
 #: Largest blocks, without inhibition and with it; the fewer the threads, the more registers each may have.
 THREADS_FREE = 128
@@ -55,16 +64,16 @@ class Form:
 def recorded(program: Program) -> tuple[str, ...]:
     """Return what the kernel can record, in the order of the bits of its argument ``kept``."""
     winners = ("winners",) if program.inhibition else ()
-    return ("spikes", *program.states, "refractory", *(("u_pre",) if program.u_pre else ()), *winners)
+    return (*program.records, *program.states, "refractory", *winners)
 
 
 def parameters(program: Program, form: Form) -> dict[str, str]:
     """Return the kernel's parameters and their numba types."""
     real = f"CPointer({program.dtype})"
     kinds = {"spikes": "CPointer(uint8)", "refractory": "CPointer(int32)", "winners": "CPointer(int32)"}
-    result = {"x": real, **{f"g_{state}": real for state in program.states}, "g_r": "CPointer(int32)"}
-    result.update({"scalars": real, "arrays": real, "periods": "CPointer(int32)"})
-    result.update({f"out_{name}": kinds.get(name, real) for name in recorded(program)})
+    result = {"x": real, **{f"out_{name}": kinds.get(name, real) for name in recorded(program)}}
+    result.update({f"g_{state}": real for state in program.states})
+    result.update({"g_r": "CPointer(int32)", "scalars": real, "arrays": real, "periods": "CPointer(int32)"})
     numbers = ["kept", "x_stride", "steps", "B", "N"]
     if program.inhibition:
         result["keys"] = "CPointer(int32)" if program.dtype == "float32" else "CPointer(int64)"
@@ -449,10 +458,20 @@ class _Source:
             arguments.append(f"p_{REFRACTORY}")
         if counters == "own":
             results.append("counter(r)")
-        results += (["spiked"] if counters != "held" else []) + ["new_u"]
+        results += self.found(counters)
         lines = [*step_lines(program, self.writer, counters), f"return {', '.join(results)}"]
         head = ["@cuda.jit(device=True, forceinline=True)", f"def {name}({', '.join(arguments)}):"]
         self.functions += [*head, *_indented(1, lines), "", ""]
+
+    def found(self, counters: Counters) -> list[str]:
+        """What a step returns beside the state; held neurons do not spike."""
+        if counters == "held":
+            return ["new_u"]
+        return [
+            "new_u",
+            "spiked",
+            *(RECORDS[name] for name in ("pulses", "thresholded") if name in self.program.records),
+        ]
 
     def calls(self, name: str, counters: Counters) -> list[str]:
         """Advance each neighbour."""
@@ -467,7 +486,7 @@ class _Source:
                 arguments.append(f"p_{REFRACTORY}_{v}" if self.varying_period else f"p_{REFRACTORY}")
             targets = [f"s_{state}_{v}" for state in program.states]
             targets += [f"r_{v}"] if counters == "own" else []
-            targets += ([f"spiked_{v}"] if counters != "held" else []) + [f"new_u_{v}"]
+            targets += [f"{name}_{v}" for name in self.found(counters)]
             result.append(f"{', '.join(targets)} = {name}({', '.join(arguments)})")
         return result
 
@@ -494,14 +513,15 @@ class _Source:
 
     def record(self, index: str) -> list[str]:
         """Record what is known as soon as the neurons have advanced."""
-        values = {"spikes": [f"byte({name})" for name in self.each("spiked")], "u_pre": self.each("new_u")}
+        values = {name: self.each(RECORDS[name]) for name in self.program.records}
         values.update({state: self.each(f"s_{state}") for state in self.program.states})
+        if "spikes" in values:
+            values["spikes"] = [f"byte({name})" for name in values["spikes"]]
         if self.program.inhibition is None:
             values["refractory"] = self.each("r")
         return [
             line
             for name, each in values.items()
-            if name in recorded(self.program)
             for line in (
                 f"if kept & {self.kept(name)}:",
                 f"    {self.store(f'out_{name}', index, each)}",
@@ -657,6 +677,11 @@ class _Source:
                 f"if memory[until + {self.set_of('f')}] > t:",
                 *_indented(1, [*self.states("b * N + j"), *self.arrays(), *self.calls("rest", "held")]),
                 f"    {' = '.join(self.each('spiked'))} = False",
+                *(
+                    f"    {' = '.join(self.each(name))} = ZERO"
+                    for name in self.found(self.counters)
+                    if name not in ("new_u", "spiked")
+                ),
                 "else:",
                 *_indented(1, advance),
             ]

@@ -106,7 +106,7 @@ class _Gpu:
         # a small layer fills no GPU, and whoever runs one knows
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
         module = load_module(label, source, f"numba-cuda {numba_cuda.__version__}")
-        # with its signature it takes addresses as they are; without link-time optimisation it is the PTX that is checked
+        # with its signature it takes addresses as they are; without link-time optimisation it is the PTX checked
         jit: Any = cuda.jit
         return jit(module.SIGNATURE, launch_bounds=module.THREADS, cache=True, lto=False)(module.run)
 
@@ -174,76 +174,76 @@ class _CudaKernel:
         self.program = program
         self._device = device
         self._compiled: dict[Any, Any] = {}
-        self._scratch: dict[Any, Any] = {}
 
     def run(self, launch: Launch) -> None:
-        with self._device.on(launch.x):
-            self._launch(launch)
+        device, outputs = self._device, launch.outputs
+        with device.on(launch.x):
+            aligned, names = device.aligned(launch.x), recorded(self.program)
+            if launch.prepared is None:
+                launch.prepared = {}
+            if aligned not in launch.prepared:
+                launch.prepared[aligned] = self._prepared(launch, aligned)
+            kernel, (grid, block, shared), fixed, numbers = launch.prepared[aligned]
+            kept = sum(1 << bit for bit, name in enumerate(names) if name in outputs)
+            out = [device.address(outputs.get(name)) for name in names]
+            configured = kernel[grid, block, device.stream(launch.x), shared]
+            configured(device.address(launch.x), *out, *fixed, kept, *numbers)
 
-    def _launch(self, launch: Launch) -> None:
-        program, device, outputs = self.program, self._device, launch.outputs
+    def _prepared(
+        self, launch: Launch, aligned: bool
+    ) -> tuple[Any, tuple[int, int, int], list[Any], list[int]]:
+        """Return what launches that are alike share: the kernel, its configuration, addresses and numbers."""
+        program, device = self.program, self._device
         B, N = launch.states[0].shape
-        names = recorded(program)
-        arguments = [
-            launch.x,
-            *launch.states,
-            launch.refractory,
-            launch.scalars,
-            launch.arrays,
-            launch.periods,
-        ]
-        arguments += map(outputs.get, names)
-        numbers = [sum(1 << bit for bit, name in enumerate(names) if name in outputs)]
-        numbers += [0 if launch.constant_input else B * N, launch.steps, B, N]
+        arrays = [*launch.states, launch.refractory, launch.scalars, launch.arrays, launch.periods]
+        numbers = [0 if launch.constant_input else B * N, launch.steps, B, N]
         limits, width = device.limits(launch.x), WIDTHS[program.dtype]
-        wide = N % width == 0 and device.aligned(launch.x)
+        wide = aligned and N % width == 0
         if launch.winners is None:
             form = Form(wide and limits.wide_neurons * limits.multiprocessors <= B * N)
-            items = B * N // (width if form.wide else 1)
-            self._start(form, -(-items // THREADS_FREE), THREADS_FREE, 0, arguments, numbers, launch.x)
-            return
-        k, radius, H, W = launch.winners
-        size = H * W
-        F = N // size
-        # a map wins once a step at most
-        rounds = min(k, F)
-        sets = launch.refractory.shape[1] if program.compact else 0
-        parts = (
-            max(1, min(limits.multiprocessors // B, -(-N // limits.block_neurons))) if program.compact else 1
-        )
-        words = F + sets + 2 * rounds
-        form = Form(
-            wide=wide and size % width == 0 and program.compact,
-            scratch=parts > 1 or 8 * (3 * F + words) + _STATIC_BYTES > limits.shared_bytes,
-            grid=parts > 1,
-        )
-        needs_keys = radius > 0 or program.dtype == "float64"
-        whole = "int32" if program.dtype == "float32" else "int64"
-        arguments.append(self._memory("keys", 2 * B * N, whole, launch.x) if needs_keys else None)
-        if form.scratch:
-            arguments.append(self._memory("memory", B * (3 * F + parts * words), "int64", launch.x))
-        numbers += [parts, size, W, k, rounds, radius]
-        items = -(-N // (parts * (width if form.wide else 1)))
-        threads = min(THREADS_KWTA[program.dtype], -(-items // 32) * 32)
-        shared = 0 if form.scratch else 8 * (3 * F + words)
-        self._start(form, B * parts, threads, shared, arguments, numbers, launch.x)
+            blocks = -(-B * N // (THREADS_FREE * (width if form.wide else 1)))
+            configuration = (blocks, THREADS_FREE, 0)
+        else:
+            k, radius, H, W = launch.winners
+            size = H * W
+            F = N // size
+            # a map wins once a step at most
+            rounds = min(k, F)
+            sets, parts = 0, 1
+            if program.compact:
+                sets = launch.refractory.shape[1]
+                parts = max(1, min(limits.multiprocessors // B, -(-N // limits.block_neurons)))
+            words = F + sets + 2 * rounds
+            shared = 8 * (3 * F + words)
+            form = Form(
+                wide=wide and size % width == 0 and program.compact,
+                scratch=parts > 1 or shared + _STATIC_BYTES > limits.shared_bytes,
+                grid=parts > 1,
+            )
+            whole = "int32" if program.dtype == "float32" else "int64"
+            needs_keys = radius > 0 or program.dtype == "float64"
+            arrays.append(self._memory(launch, "keys", 2 * B * N, whole) if needs_keys else None)
+            if form.scratch:
+                arrays.append(self._memory(launch, "memory", B * (3 * F + parts * words), "int64"))
+            numbers += [parts, size, W, k, rounds, radius]
+            share = -(-N // (parts * (width if form.wide else 1)))
+            threads = min(THREADS_KWTA[program.dtype], -(-share // 32) * 32)
+            configuration = (B * parts, threads, 0 if form.scratch else shared)
+        return self._kernel(form, launch.x), configuration, [*map(device.address, arrays)], numbers
 
-    def _start(
-        self, form: Form, grid: int, block: int, shared: int, arrays: list[Any], numbers: list[int], like: Any
-    ) -> None:
-        place = like.device if _on_gpu(like) else None
-        if (form, place) not in self._compiled:
+    def _kernel(self, form: Form, like: Any) -> Any:
+        # for each GPU its own: they may differ
+        key = form, like.device if _on_gpu(like) else None
+        if key not in self._compiled:
             label = f"{self.program.label}_cuda_{form.label}"
-            self._compiled[form, place] = self._device.kernel(label, source(self.program, form))
-        kernel = self._compiled[form, place][grid, block, self._device.stream(like), shared]
-        kernel(*map(self._device.address, arrays), *numbers)
+            self._compiled[key] = self._device.kernel(label, source(self.program, form))
+        return self._compiled[key]
 
-    def _memory(self, name: str, size: int, dtype: str, like: Any) -> Any:
-        # launches on one stream follow each other and may share it, those on two streams may not
-        key = (name, self._device.stream(like), like.device if _on_gpu(like) else None)
-        if key not in self._scratch or self._scratch[key].size < size:
-            self._scratch[key] = self._device.empty((size,), dtype)
-        return self._scratch[key]
+    def _memory(self, launch: Launch, name: str, size: int, dtype: str) -> Any:
+        key = ("cuda", name, size, dtype)
+        if key not in launch.scratch:
+            launch.scratch[key] = self._device.empty((size,), dtype)
+        return launch.scratch[key]
 
 
 class CudaBackend:
