@@ -281,12 +281,15 @@ def highest(value, meeting, turn, tid, width):
     for shift in (16, 8, 4, 2, 1):
         other = cuda.shfl_xor_sync(FULL, value, shift)
         value = where(other > value, other, value)
+    if width == 32:
+        cuda.syncwarp()
+        return value
     if tid & 31 == 0:
         meeting[turn + (tid >> 5)] = value
     cuda.syncthreads()
-    value = meeting[turn + (tid & 31)] if tid & 31 < width >> 5 else NONE
-    for shift in (16, 8, 4, 2, 1):
-        other = cuda.shfl_xor_sync(FULL, value, shift)
+    value = meeting[turn]
+    for warp in range(1, width >> 5):
+        other = meeting[turn + warp]
         value = where(other > value, other, value)
     return value
 

@@ -233,6 +233,11 @@ class _Barrier(NamedTuple):
         return self.operation if self.place is None else f"{self.operation} in line {self.line}"
 
 
+@functools.cache
+def _warp_barrier(operation: str, warp: int, mask: int) -> _Barrier:
+    return _Barrier("warp", operation, warp, mask)
+
+
 class _Block:
     def __init__(self, index: int, size: int, shared_bytes: int):
         self.index = Index(index)
@@ -341,15 +346,16 @@ class _Launch:
     def _advance(self, block: _Block, released: Sequence[_Thread] = ()) -> None:
         """Run a block until all its threads have left or wait for the grid."""
         runnable: list[tuple[_Thread, Any]] = [(thread, None) for thread in reversed(released)]
+        shuffled = self._device.shuffled
         while True:
-            if self._device.shuffled or not runnable:
+            if shuffled or not runnable:
                 for barrier in reversed(block.ready()):
                     arrived = block.waiting.pop(barrier)
                     combined = _COMBINE[barrier.operation](arrived)
                     runnable += [(thread, combined) for thread in reversed(arrived)]
             if not runnable:
                 break
-            if self._device.shuffled:
+            if shuffled:
                 self._device.favour_a_warp(runnable)
             thread, combined = runnable.pop()
             self.thread = thread
@@ -485,16 +491,16 @@ class _Cuda:
         self._meet_warp("syncwarp", mask, None)
 
     def shfl_sync(self, mask: int, value: Any, source: int) -> Any:
-        return self._shuffle("shfl_sync", mask, value, int(source) % WARP_SIZE)
+        return self._shuffle("shfl_sync", mask, value, lambda lane: int(source) % WARP_SIZE)
 
     def shfl_up_sync(self, mask: int, value: Any, delta: int) -> Any:
-        return self._shuffle("shfl_up_sync", mask, value, self.laneid - int(delta))
+        return self._shuffle("shfl_up_sync", mask, value, lambda lane: lane - int(delta))
 
     def shfl_down_sync(self, mask: int, value: Any, delta: int) -> Any:
-        return self._shuffle("shfl_down_sync", mask, value, self.laneid + int(delta))
+        return self._shuffle("shfl_down_sync", mask, value, lambda lane: lane + int(delta))
 
     def shfl_xor_sync(self, mask: int, value: Any, lane_mask: int) -> Any:
-        return self._shuffle("shfl_xor_sync", mask, value, self.laneid ^ int(lane_mask))
+        return self._shuffle("shfl_xor_sync", mask, value, lambda lane: lane ^ int(lane_mask))
 
     def ballot_sync(self, mask: int, predicate: Any) -> np.int32:
         return self._meet_warp("ballot_sync", mask, predicate)
@@ -538,7 +544,7 @@ class _Cuda:
 
     @property
     def _thread(self) -> _Thread:
-        thread = self._running.thread
+        thread = (self.launch or self._running).thread
         assert thread is not None
         return thread
 
@@ -548,20 +554,22 @@ class _Cuda:
         return self._running.wait(_Barrier("block", operation, place=place, line=caller.f_lineno), value)
 
     def _meet_warp(self, operation: str, mask: int, value: Any) -> Any:
-        thread, mask = self._thread, int(mask) & 0xFFFFFFFF
+        thread, mask = self._thread, mask & 0xFFFFFFFF
         if not mask >> thread.lane & 1:
             raise ValueError(
                 f"{operation} with mask {mask:#x} called by lane {thread.lane}: name it in the mask"
             )
-        return self._running.wait(_Barrier("warp", operation, thread.warp, mask), value)
+        return self._running.wait(_warp_barrier(operation, thread.warp, mask), value)
 
-    def _shuffle(self, operation: str, mask: int, value: Any, source: int) -> Any:
+    def _shuffle(self, operation: str, mask: int, value: Any, source_of: Callable[[int], int]) -> Any:
+        lane = self._thread.lane
+        source = source_of(lane)
         values = self._meet_warp(operation, mask, value)
         if not 0 <= source < WARP_SIZE:
             return value
         if source not in values:
             raise ValueError(
-                f"{operation}: lane {self.laneid} reads lane {source}, which takes no part: read another"
+                f"{operation}: lane {lane} reads lane {source}, which takes no part: read another"
             )
         return values[source]
 
