@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from measuring import ROOT, write_json
 
-from spyke_numba import models
+from spyke_numba import Uniform, models
 from spyke_numba.backends._cuda_source import THREADS_FREE, THREADS_KWTA, Form, source
 from spyke_numba.engine import Program
 
-sys.path.append(str(ROOT / "tests"))  # the linker's tools and the models' usual regimes
+sys.path.append(str(ROOT / "tests"))  # the linker's tools
 import ptx_tools
-from cases import neuron_of
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 COMMAND = (
@@ -33,6 +33,11 @@ TOOLS = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
 
 
 LARGE = Form()
+#: Parameters of the largest model that differ from neuron to neuron.
+VARYING: dict[str, Any] = {
+    **dict.fromkeys(("threshold", "v_reset", "tau_rc", "a", "spike_amplitude"), Uniform(0.5, 1.0)),
+    "refractory_timesteps": np.arange(3).reshape(3, 1, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Case:
     @property
     def program(self) -> Program:
         """What is compiled."""
-        neuron = neuron_of(models.get(self.model), self.varying)
+        values = VARYING if self.varying else {"threshold": 1.0}
+        neuron = models.get(self.model)(**values)
         compact = self.inhibition is not None and self.compact
         return Program.of(neuron, dtype=self.dtype, inhibition=self.inhibition, compact=compact)
 
