@@ -31,7 +31,7 @@ def check_exact(ptx: str, dtype: str) -> None:
     assert bool(ptx_tools.float64_instructions(ptx)) == (dtype == "float64")
 
 
-@pytest.mark.parametrize("case", cuda_resources.cases(), ids=str)
+@pytest.mark.parametrize("case", list(cuda_resources.cases()), ids=str)
 def test_every_kernel(case: cuda_resources.Case) -> None:
     """Exact instructions, no spills, registers for its largest block, and what the committed table says."""
     ptx = case.ptx()
