@@ -6,7 +6,6 @@ Each kernel is compiled to PTX once, for the oldest architecture, and assembled 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,14 +14,12 @@ from typing import Any
 
 import click
 import numpy as np
-from measuring import ROOT, write_json
 
 from spyke_numba import Uniform, models
 from spyke_numba.backends._cuda_source import THREADS_FREE, THREADS_KWTA, Form, source
+from spyke_numba.backends._ptx import compile_ptx, link
+from spyke_numba.benchmarks.measuring import write_json
 from spyke_numba.engine import Program
-
-sys.path.append(str(ROOT / "tests"))  # the linker's tools
-import ptx_tools
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 COMMAND = (
@@ -71,11 +68,11 @@ class Case:
 
     def ptx(self) -> str:
         """Return its PTX for the oldest architecture."""
-        return ptx_tools.compile_ptx(source(self.program, self.form), arch=ARCHITECTURES[0])
+        return compile_ptx(source(self.program, self.form), arch=ARCHITECTURES[0])
 
     def row(self, ptx: str) -> dict[str, Any]:
         """Return what its PTX takes on each architecture."""
-        used = {arch: ptx_tools.link(ptx, arch) for arch in ARCHITECTURES}
+        used = {arch: link(ptx, arch) for arch in ARCHITECTURES}
         return {
             "kernel": str(self),
             "threads": self.threads,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import ptx_tools
@@ -11,16 +10,12 @@ import pytest
 
 from spyke_numba import NeuronSpec, backends, models
 from spyke_numba.backends._cuda_source import Form, source
+from spyke_numba.benchmarks import cuda_resources
 from spyke_numba.engine import Program
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-import cuda_resources  # noqa: E402
 
 pytestmark = pytest.mark.skipif(ptx_tools.cannot_link() is not None, reason=str(ptx_tools.cannot_link()))
 
-RESULTS = BENCHMARKS / "results" / "cuda_resources.json"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cuda_resources.json"
 #: 32-bit registers of a multiprocessor, of which a block must get its own.
 REGISTERS = 65536
 
