@@ -1,4 +1,4 @@
-"""Compiles generated CUDA kernels to PTX without a GPU or a driver."""
+"""Compiles generated CUDA kernels to PTX, and links PTX into machine code, without a GPU or a driver."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import linecache
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 #: Libraries of NVIDIA's toolkit that compiling loads, and their distributions.
 LIBRARIES = {"nvvm": "nvidia-nvvm", "nvrtc": "nvidia-cuda-nvrtc"}
+LINKER = {"nvJitLink": "nvidia-nvjitlink"}
 
 _module_numbers = count(1)
 
@@ -64,7 +66,6 @@ def pretended_device(arch: str) -> Iterator[None]:
 def load(source: str) -> ModuleType:
     """Return a kernel module from its text, with numba's own `cuda`."""
     filename = f"<generated kernels {next(_module_numbers)}>"
-    source = source.replace("cache=True", "cache=False")  # a cache needs a file
     # numba's errors then show the lines of the text
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = ModuleType("generated_kernels")
@@ -74,8 +75,8 @@ def load(source: str) -> ModuleType:
 
 def compile_ptx(
     source: str,
-    kernel: str,
-    signature: str | tuple[Any, ...],
+    kernel: str = "run",
+    signature: str | tuple[Any, ...] | None = None,
     arch: str = "sm_90",
     max_threads: int | None = None,
 ) -> str:
@@ -87,13 +88,13 @@ def compile_ptx(
         The module's text.
     kernel : str
         The kernel's name in it.
-    signature : str or tuple of numba types
-        Types of the arguments, such as ``"float32[:, ::1], int64"``.
+    signature : str or tuple of numba types, optional
+        Types of the arguments, such as ``"float32[:, ::1], int64"``; what the module's ``SIGNATURE`` says unless given.
     arch : str
         Such as ``"sm_90"``.
     max_threads : int, optional
-        The largest block to be launched, which limits the registers per thread; what the kernel's ``launch_bounds`` say
-        unless given.
+        The largest block to be launched, which limits the registers per thread; what the module's ``THREADS`` or the
+        kernel's ``launch_bounds`` say unless given.
 
     Raises
     ------
@@ -108,14 +109,110 @@ def compile_ptx(
         signature = f"void({signature})"
     with pretended_device(arch):
         # a new module each time: device functions stay compiled for the first architecture asked for
-        dispatcher = getattr(load(source), kernel)
+        module = load(source)
+        function = getattr(module, kernel)
+        options = getattr(function, "targetoptions", {})
         ptx, _ = cuda.compile(
-            dispatcher.py_func,
-            signature,
+            getattr(function, "py_func", function),
+            signature or module.SIGNATURE,
             cc=capability(arch),
             device=False,
             abi="numba",
-            fastmath=dispatcher.targetoptions.get("fastmath", False),
-            launch_bounds=max_threads or dispatcher.targetoptions.get("launch_bounds"),
+            fastmath=options.get("fastmath", False),
+            launch_bounds=max_threads or options.get("launch_bounds") or getattr(module, "THREADS", None),
         )
     return ptx
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a kernel takes of a device: registers, stack and spills per thread, shared memory per block.
+
+    Shared memory is that of fixed size, with the KiB that the system reserves on newer architectures.
+    """
+
+    registers: int
+    stack_bytes: int
+    spill_bytes: int
+    shared_bytes: int
+    cubin_size: int
+
+
+def cannot_link() -> str | None:
+    """Return None when PTX can be compiled and linked here, else what is missing."""
+    return missing(LIBRARIES | LINKER)
+
+
+def link(ptx: str, arch: str = "sm_90", max_registers: int | None = None) -> Usage:
+    """Assemble the PTX of one kernel into machine code with nvJitLink, and return what the kernel takes.
+
+    The limit of registers is for a kernel without launch bounds, which come before it.
+
+    Raises
+    ------
+    RuntimeError
+        With the linker's log, when it fails.
+    """
+    from cuda.bindings import nvjitlink
+
+    options = [f"-arch={arch}", "-verbose", *([f"-maxrregcount={max_registers}"] if max_registers else [])]
+    handle = nvjitlink.create(len(options), options)
+    try:
+        code = ptx.encode() + b"\0"
+        try:
+            nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
+            if "cudaCGGetIntrinsicHandle" in ptx:
+                nvjitlink.add_file(handle, nvjitlink.InputType.LIBRARY, _device_runtime())
+            nvjitlink.complete(handle)
+        except nvjitlink.nvJitLinkError as error:
+            raise RuntimeError(_log(handle, "error")) from error
+        return _usage(_log(handle, "info"), nvjitlink.get_linked_cubin_size(handle))
+    finally:
+        nvjitlink.destroy(handle)
+
+
+def no_device_runtime() -> str | None:
+    """Return None when the library that a barrier of the whole grid needs is here, else what is missing."""
+    try:
+        _device_runtime()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def _device_runtime() -> str:
+    from cuda.pathfinder import StaticLibNotFoundError, find_static_lib
+
+    try:
+        return find_static_lib("cudadevrt")
+    except StaticLibNotFoundError as error:
+        raise RuntimeError(
+            "libcudadevrt.a, which a kernel that waits for the whole grid needs, was not found:"
+            " pip install nvidia-cuda-runtime"
+        ) from error
+
+
+def _log(handle: int, kind: str) -> str:
+    from cuda.bindings import nvjitlink
+
+    buffer = bytearray(getattr(nvjitlink, f"get_{kind}_log_size")(handle))
+    if buffer:
+        getattr(nvjitlink, f"get_{kind}_log")(handle, buffer)
+    return buffer.decode(errors="replace").rstrip("\0")
+
+
+def _usage(log: str, cubin_size: int) -> Usage:
+    def largest(pattern: str, required: bool = True) -> int:
+        found = [int(number) for number in re.findall(pattern, log, re.IGNORECASE)]
+        if required and not found:
+            raise RuntimeError(f"the linker's log does not tell {pattern!r}:\n{log}")
+        return max(found, default=0)
+
+    spills = largest(r"(\d+) bytes spill stores") + largest(r"(\d+) bytes spill loads")
+    return Usage(
+        registers=largest(r"used (\d+) registers"),
+        stack_bytes=largest(r"(\d+) bytes stack frame"),
+        spill_bytes=spills,
+        shared_bytes=largest(r"(\d+) bytes smem", required=False),
+        cubin_size=cubin_size,
+    )

@@ -64,12 +64,13 @@ class EmulatedCuda:
     Parameters
     ----------
     seed : int, optional
-        Shuffles the order of blocks and threads, anew for each launch and after each barrier; they run in the
-        order of their indices unless given.
+        Shuffles the order of blocks and threads, anew for each launch, and lets a warp run on while others
+        stay behind; they run in the order of their indices unless given.
     """
 
     def __init__(self, seed: int | None = None):
         self._random = None if seed is None else np.random.default_rng(seed)
+        self._warp = 0
         self.cuda = _Cuda(self)
 
     def load(self, source: str) -> ModuleType:
@@ -94,6 +95,21 @@ class EmulatedCuda:
         if self._random is None:
             return list(items)
         return [items[i] for i in self._random.permutation(len(items))]
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the order is not that of the indices."""
+        return self._random is not None
+
+    def favour_a_warp(self, runnable: list[tuple[_Thread, Any]]) -> None:
+        """Put the thread to run next last: of the same warp as before, so that it runs far ahead of others."""
+        assert self._random is not None
+        places = [i for i, (thread, _) in enumerate(runnable) if thread.warp == self._warp] or range(
+            len(runnable)
+        )
+        chosen = places[int(self._random.integers(len(places)))]
+        self._warp = runnable[chosen][0].warp
+        runnable[chosen], runnable[-1] = runnable[-1], runnable[chosen]
 
     def _import(
         self, name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0
@@ -217,6 +233,11 @@ class _Barrier(NamedTuple):
         return self.operation if self.place is None else f"{self.operation} in line {self.line}"
 
 
+@functools.cache
+def _warp_barrier(operation: str, warp: int, mask: int) -> _Barrier:
+    return _Barrier("warp", operation, warp, mask)
+
+
 class _Block:
     def __init__(self, index: int, size: int, shared_bytes: int):
         self.index = Index(index)
@@ -290,8 +311,7 @@ class _Launch:
             for block in self._device.ordered(waiting):
                 ((_, arrived),) = block.waiting.items()
                 block.waiting.clear()
-                self._resume(arrived, None)
-                self._advance(block)
+                self._advance(block, arrived)
             waiting = [block for block in waiting if block.waiting]
 
     def wait(self, barrier: _Barrier, value: Any = None) -> Any:
@@ -323,18 +343,24 @@ class _Launch:
                     raise
                 thread.block.leave(thread)
 
-    def _resume(self, threads: list[_Thread], combined: Any) -> None:
-        for thread in self._device.ordered(threads):
+    def _advance(self, block: _Block, released: Sequence[_Thread] = ()) -> None:
+        """Run a block until all its threads have left or wait for the grid."""
+        runnable: list[tuple[_Thread, Any]] = [(thread, None) for thread in reversed(released)]
+        shuffled = self._device.shuffled
+        while True:
+            if shuffled or not runnable:
+                for barrier in reversed(block.ready()):
+                    arrived = block.waiting.pop(barrier)
+                    combined = _COMBINE[barrier.operation](arrived)
+                    runnable += [(thread, combined) for thread in reversed(arrived)]
+            if not runnable:
+                break
+            if shuffled:
+                self._device.favour_a_warp(runnable)
+            thread, combined = runnable.pop()
             self.thread = thread
             assert thread.paused is not None
             thread.paused.switch(combined)
-
-    def _advance(self, block: _Block) -> None:
-        """Run a block until all its threads have left or wait for the grid."""
-        while ready := block.ready():
-            for barrier in self._device.ordered(ready):
-                arrived = block.waiting.pop(barrier)
-                self._resume(arrived, _COMBINE[barrier.operation](arrived))
         if block.waiting and not block.waits_for_grid():
             raise self._divergent([block])
 
@@ -406,6 +432,7 @@ class _Cuda:
             array=lambda shape, dtype, alignment=None: _garbage(shape, _dtype(dtype))
         )
         self.const = SimpleNamespace(array_like=_read_only)
+        self.extending = SimpleNamespace(intrinsic=_emulated_intrinsic)
         self.cg = SimpleNamespace(this_grid=lambda: SimpleNamespace(sync=self._sync_grid))
 
     def __getattr__(self, name: str) -> Any:
@@ -464,16 +491,16 @@ class _Cuda:
         self._meet_warp("syncwarp", mask, None)
 
     def shfl_sync(self, mask: int, value: Any, source: int) -> Any:
-        return self._shuffle("shfl_sync", mask, value, int(source) % WARP_SIZE)
+        return self._shuffle("shfl_sync", mask, value, lambda lane: int(source) % WARP_SIZE)
 
     def shfl_up_sync(self, mask: int, value: Any, delta: int) -> Any:
-        return self._shuffle("shfl_up_sync", mask, value, self.laneid - int(delta))
+        return self._shuffle("shfl_up_sync", mask, value, lambda lane: lane - int(delta))
 
     def shfl_down_sync(self, mask: int, value: Any, delta: int) -> Any:
-        return self._shuffle("shfl_down_sync", mask, value, self.laneid + int(delta))
+        return self._shuffle("shfl_down_sync", mask, value, lambda lane: lane + int(delta))
 
     def shfl_xor_sync(self, mask: int, value: Any, lane_mask: int) -> Any:
-        return self._shuffle("shfl_xor_sync", mask, value, self.laneid ^ int(lane_mask))
+        return self._shuffle("shfl_xor_sync", mask, value, lambda lane: lane ^ int(lane_mask))
 
     def ballot_sync(self, mask: int, predicate: Any) -> np.int32:
         return self._meet_warp("ballot_sync", mask, predicate)
@@ -517,7 +544,7 @@ class _Cuda:
 
     @property
     def _thread(self) -> _Thread:
-        thread = self._running.thread
+        thread = (self.launch or self._running).thread
         assert thread is not None
         return thread
 
@@ -527,20 +554,22 @@ class _Cuda:
         return self._running.wait(_Barrier("block", operation, place=place, line=caller.f_lineno), value)
 
     def _meet_warp(self, operation: str, mask: int, value: Any) -> Any:
-        thread, mask = self._thread, int(mask) & 0xFFFFFFFF
+        thread, mask = self._thread, mask & 0xFFFFFFFF
         if not mask >> thread.lane & 1:
             raise ValueError(
                 f"{operation} with mask {mask:#x} called by lane {thread.lane}: name it in the mask"
             )
-        return self._running.wait(_Barrier("warp", operation, thread.warp, mask), value)
+        return self._running.wait(_warp_barrier(operation, thread.warp, mask), value)
 
-    def _shuffle(self, operation: str, mask: int, value: Any, source: int) -> Any:
+    def _shuffle(self, operation: str, mask: int, value: Any, source_of: Callable[[int], int]) -> Any:
+        lane = self._thread.lane
+        source = source_of(lane)
         values = self._meet_warp(operation, mask, value)
         if not 0 <= source < WARP_SIZE:
             return value
         if source not in values:
             raise ValueError(
-                f"{operation}: lane {self.laneid} reads lane {source}, which takes no part: read another"
+                f"{operation}: lane {lane} reads lane {source}, which takes no part: read another"
             )
         return values[source]
 
@@ -557,6 +586,31 @@ class _Cuda:
         if place not in block.static:
             block.static[place] = _garbage(shape, kind)
         return block.static[place]
+
+
+def _emulated_intrinsic(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the emulator's own function of that name: what an intrinsic builds for the compiler cannot run here."""
+    name = definition.__name__
+    if name not in _INTRINSICS:
+        raise AttributeError(f"intrinsic {name} is not emulated: add it to the emulator, or do without it")
+    return _INTRINSICS[name](definition.__globals__)
+
+
+def _neighbours(array: np.ndarray, index: Any, width: int) -> slice:
+    if index % width or not 0 <= index <= array.size - width:
+        raise IndexError(f"{width} neighbours at {index} of {array.size}: give a multiple of {width} inside")
+    return slice(index, index + width)
+
+
+def _load(module: dict[str, Any]) -> Callable[[np.ndarray, Any], tuple[Any, ...]]:
+    return lambda array, index: tuple(array[_neighbours(array, index, module["WIDTH"])])
+
+
+def _store(module: dict[str, Any]) -> Callable[[np.ndarray, Any, tuple[Any, ...]], None]:
+    def store(array: np.ndarray, index: Any, values: tuple[Any, ...]) -> None:
+        array[_neighbours(array, index, module["WIDTH"])] = values
+
+    return store
 
 
 def _one_dimension(dimensions: int) -> None:
@@ -656,6 +710,15 @@ def _cas(array: np.ndarray, index: Any, expected: Any, value: Any) -> Any:
 
 def _swap(array: np.ndarray, expected: Any, value: Any) -> Any:
     return _cas(array, (0,) * array.ndim, expected, value)
+
+
+#: The intrinsics of generated modules, made for a module's globals.
+_INTRINSICS: dict[str, Callable[[dict[str, Any]], Callable[..., Any]]] = {
+    "load": _load,
+    "store": _store,
+    "pointer": lambda module: lambda array: array,
+    "atomic_max": lambda module: _atomic("max", max),
+}
 
 
 class _Libdevice:

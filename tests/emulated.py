@@ -9,22 +9,31 @@ from typing import Any
 import numpy as np
 from cuda_emulator import EmulatedCuda
 
-from spyke_numba.backends.cuda import CudaBackend
+from spyke_numba.backends.cuda import CudaBackend, Limits
 
 EMULATED = "cuda-emulated"
+#: Small layers are large on a small device.
+LIMITS = Limits(multiprocessors=1, shared_bytes=48 * 1024, wide_neurons=16)
 
 
 class EmulatedDevice:
     """Numpy arrays as device memory and greenlets as threads."""
 
-    def __init__(self, seed: int | None = None):
+    def __init__(self, seed: int | None = None, limits: Limits = LIMITS):
         self._emulated = EmulatedCuda(seed=seed)
+        self._limits = limits
+        #: What was compiled.
+        self.labels: list[str] = []
 
     def unavailable(self) -> str | None:
         return None
 
-    def load(self, label: str, source: str) -> Any:
-        return self._emulated.load(source)
+    def limits(self, like: Any) -> Limits:
+        return self._limits
+
+    def kernel(self, label: str, source: str) -> Any:
+        self.labels.append(label)
+        return self._emulated.cuda.jit(self._emulated.load(source).run)
 
     def on(self, like: Any) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -42,11 +51,14 @@ class EmulatedDevice:
     def download(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def wrap(self, array: np.ndarray) -> np.ndarray:
-        return array
+    def address(self, array: np.ndarray | None) -> np.ndarray:
+        return np.empty(0) if array is None else array.reshape(-1)
+
+    def aligned(self, array: np.ndarray) -> bool:
+        return array.ctypes.data % 16 == 0
 
 
 @cache
-def emulated_cuda(seed: int | None = None) -> CudaBackend:
+def emulated_cuda(seed: int | None = None, limits: Limits = LIMITS) -> CudaBackend:
     """Return the CUDA backend on an emulated device; a seed shuffles the order of threads."""
-    return CudaBackend(EmulatedDevice(seed))
+    return CudaBackend(EmulatedDevice(seed, limits))

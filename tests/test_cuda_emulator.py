@@ -626,3 +626,26 @@ def test_an_error_tells_where_it_rose_and_the_next_launch_is_sound() -> None:
     out = np.zeros(8)
     module.run[2, 4](out)
     assert out.all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_warp_may_run_ahead_of_others_to_its_next_barrier(seed: int) -> None:
+    """A meeting place used again before all have read it is found, though warps meet among themselves in between."""
+    text = """
+@cuda.jit
+def run(out, again):
+    meeting = cuda.shared.array(2, np.int64)
+    for turn in range(2):
+        cuda.syncwarp()
+        if cuda.threadIdx.x % 32 == 0:
+            meeting[cuda.threadIdx.x // 32] = turn
+        cuda.syncthreads()
+        out[turn, cuda.threadIdx.x] = meeting[0] + meeting[1]
+        if again:
+            cuda.syncthreads()
+"""
+    out = np.zeros((2, 64), int)
+    run(text, out, True, block=64, seed=seed)
+    assert set(out[0]) == {0} and set(out[1]) == {2}
+    run(text, out, False, block=64, seed=seed)
+    assert set(out[0]) == {0, 1}

@@ -2,49 +2,84 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import ptx_tools
 import pytest
-from cases import neuron_of
 
 from spyke_numba import NeuronSpec, backends, models
-from spyke_numba.backends.cuda import THREADS_FREE, THREADS_KWTA, _parameters
+from spyke_numba.backends._cuda_source import Form, source
+from spyke_numba.benchmarks import cuda_resources
 from spyke_numba.engine import Program
 
 pytestmark = pytest.mark.skipif(ptx_tools.cannot_link() is not None, reason=str(ptx_tools.cannot_link()))
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cuda_resources.json"
 #: 32-bit registers of a multiprocessor, of which a block must get its own.
 REGISTERS = 65536
 
 
-def check(program: Program, arch: str) -> None:
-    ptx = backends.get("cuda").emit(program, "ptx", arch)
-    assert f".target {arch}" in ptx
+def check_exact(ptx: str, dtype: str) -> None:
     assert ptx_tools.contracted_multiply_adds(ptx) == []
     assert ptx_tools.inexact(ptx) == []
-    if program.dtype == "float32":
-        assert ptx_tools.float64_instructions(ptx) == []
+    assert bool(ptx_tools.float64_instructions(ptx)) == (dtype == "float64")
+
+
+@pytest.mark.parametrize("case", list(cuda_resources.cases()), ids=str)
+def test_every_kernel(case: cuda_resources.Case) -> None:
+    """Exact instructions, no spills, registers for its largest block, and what the committed table says."""
+    ptx = case.ptx()
+    check_exact(ptx, case.dtype)
+    if case.form.grid and ptx_tools.no_device_runtime() is not None:
+        pytest.skip(str(ptx_tools.no_device_runtime()))
+    row = case.row(ptx)
+    assert set(row["spill_bytes"].values()) == {0}
+    assert max(row["registers"].values()) * row["threads"] <= REGISTERS
+    assert max(row["shared_bytes"].values()) <= 4096
+    committed = json.loads(RESULTS.read_text(encoding="utf-8"))
+    (expected,) = [entry for entry in committed["rows"] if entry["kernel"] == row["kernel"]]
+    if committed["toolchain"] == cuda_resources.toolchain():
+        assert row == expected, f"run: {cuda_resources.COMMAND}"
     else:
-        assert ptx_tools.float64_instructions(ptx)
-    usage = ptx_tools.link(ptx, arch)
-    assert usage.spill_bytes == 0
-    threads = THREADS_FREE if program.inhibition is None else THREADS_KWTA
-    assert usage.registers * threads <= REGISTERS
-    assert usage.shared_bytes <= 48 * 1024
+        assert row.keys() == expected.keys()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_table_holds_every_kernel_and_nothing_else() -> None:
+    committed = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert [entry["kernel"] for entry in committed["rows"]] == [str(case) for case in cuda_resources.cases()]
+    table = RESULTS.with_suffix(".md").read_text(encoding="utf-8")
+    assert table == cuda_resources.table(committed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "read", "written"),
+    [
+        ("float32", "v4.f32", ("v4.u8", "v4.b8", "u32", "b32")),
+        ("float64", "v2.f64", ("v2.u8", "v2.b8", "u16", "b16")),
+    ],
+)
+def test_wide_kernels_move_16_bytes_at_once(dtype: str, read: str, written: tuple[str, ...]) -> None:
+    def counted(form: Form, instruction: str) -> int:
+        program = Program.of(models.get("LIF")(threshold=1.0), dtype=dtype)
+        return ptx_tools.compile_ptx(source(program, form)).count(instruction)
+
+    # the state, and the inputs of four steps now and four to come
+    assert counted(Form(), f"ld.global.{read}") == 1 + 8
+    # the spikes of four neighbours, of each of the four steps
+    assert max(counted(Form(), f"st.global.{kind} ") for kind in written) >= 4
+    assert counted(Form(wide=False), f"global.{read}") == 0
+
+
 @pytest.mark.parametrize("inhibition", [None, "feature"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", models.names())
-def test_every_model(name: str, dtype: str, inhibition: str | None, arch: str) -> None:
-    check(Program.of(neuron_of(models.get(name), False), dtype=dtype, inhibition=inhibition), arch)
-
-
-@pytest.mark.parametrize("inhibition", ["location", "global"])
-@pytest.mark.parametrize("name", models.names())
-def test_the_other_scopes_with_varying_parameters(name: str, inhibition: str) -> None:
-    check(Program.of(neuron_of(models.get(name), True), inhibition=inhibition), "sm_90")
+def test_the_kernel_shown_is_for_the_architecture_asked_for(inhibition: str | None) -> None:
+    program = Program.of(
+        models.get("LIF")(threshold=1.0), inhibition=inhibition, compact=inhibition is not None
+    )
+    ptx = backends.get("cuda").emit(program, "ptx", "sm_90")
+    assert ".target sm_90" in ptx
+    check_exact(ptx, "float32")
+    assert ptx_tools.link(ptx, "sm_90").spill_bytes == 0
 
 
 def spoiled(name: str, before: str, after: str) -> str:
@@ -52,8 +87,7 @@ def spoiled(name: str, before: str, after: str) -> str:
     text = backends.get("cuda").emit(Program.of(models.get(name)(threshold=1.0)), "source")
     changed = text.replace(before, after)
     assert changed != text
-    signature = ", ".join(_parameters(Program.of(models.get(name)(threshold=1.0))).values())
-    return ptx_tools.compile_ptx(changed, "run", signature)
+    return ptx_tools.compile_ptx(changed)
 
 
 def test_a_plain_product_would_be_contracted() -> None:
@@ -72,4 +106,5 @@ def _halves(u, I):
 
 
 def test_a_quotient_by_a_power_of_two_stays_one() -> None:
-    check(Program.of(NeuronSpec(name="Halves", membrane=_halves)(threshold=1.0)), "sm_90")
+    program = Program.of(NeuronSpec(name="Halves", membrane=_halves)(threshold=1.0))
+    check_exact(backends.get("cuda").emit(program, "ptx"), "float32")

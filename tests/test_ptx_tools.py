@@ -147,7 +147,8 @@ def test_signatures() -> None:
         for signature in ("float32[::1]", "void(float32[::1])", (types.Array(types.float32, 1, "C"),))
     }
     assert all("add.f32" in text for text in texts)
-    assert "add.f32" in ptx_of("a + b", options="cache=True")
+    named = f'{source}\nSIGNATURE = "void(float32[::1])"\nTHREADS = 64\n'
+    assert ".maxntid 64" in compile_ptx(named)
     with pytest.raises(ValueError, match=r"architecture '9\.0': give one such as 'sm_90'"):
         compile_ptx(source, "run", "float32[::1]", arch="9.0")
 

@@ -1,0 +1,127 @@
+"""Every form of the CUDA kernels gives the cpu backend's bits: wide, narrow, in device memory, of many blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import assert_same, input_for, neuron_of
+from emulated import LIMITS, EmulatedDevice
+
+from spyke_numba import KWTA, Layer, models
+from spyke_numba.backends.cuda import CudaBackend, Limits
+
+#: Devices on which small layers take one of the forms.
+DEVICES = {
+    "shared": LIMITS,
+    "scratch": Limits(multiprocessors=1, shared_bytes=0, wide_neurons=16),
+    "grid": Limits(multiprocessors=8, shared_bytes=48 * 1024, wide_neurons=2, block_neurons=16),
+}
+SHAPES = {"wide": (3, 4, 5), "narrow": (3, 3, 5)}
+
+
+def inputs(name: str, batch: int, width: str) -> np.ndarray:
+    """Return a random input for the shape of a width: an odd number of neurons cannot be split into equal groups."""
+    _, rows, _ = SHAPES[width]
+    return np.ascontiguousarray(input_for(name, batch)[:, :, :, :rows])
+
+
+def check(
+    name: str, width: str, device: str, dtype: str, inhibition: KWTA | None, seed: int | None = None
+) -> None:
+    emulated = EmulatedDevice(seed, DEVICES[device])
+    x = inputs(name, 2, width)
+    neuron = neuron_of(models.get(name), False)
+    recordings = []
+    for backend in ("cpu", CudaBackend(emulated)):
+        layer = Layer(neuron, SHAPES[width], 2, inhibition, backend, dtype)
+        record = [name for name in layer.recordable if inhibition or name != "winners"]
+        # two calls: the counters cross from one to the next
+        recordings.append([layer.run(x[:4], record), layer.run(x[4:12], record)])
+    assert all(recording.spikes.any() for recording in recordings[0])
+    for expected, given in zip(*recordings, strict=True):
+        assert_same(expected, given)
+    form = device if inhibition else "free"
+    (label,) = emulated.labels
+    assert label.split("_cuda_")[1] == {"shared": width, "free": width, "scratch": f"{width}_scratch"}.get(
+        form, f"{width}_scratch_grid"
+    )
+
+
+@pytest.mark.parametrize("radius", [0, 2])
+@pytest.mark.parametrize("scope", ["feature", "location", "global"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", SHAPES)
+@pytest.mark.parametrize("device", DEVICES)
+def test_competition(device: str, width: str, dtype: str, scope: str, radius: int) -> None:
+    check("AdEx", width, device, dtype, KWTA(k=2, scope=scope, radius=radius))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", SHAPES)
+def test_no_inhibition(width: str, dtype: str) -> None:
+    check("AdEx", width, "shared", dtype, None)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("device", DEVICES)
+def test_threads_and_blocks_in_any_order(device: str, seed: int) -> None:
+    check("LIF", "narrow", device, "float64", KWTA(k=3, radius=1), seed)
+    check("LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed)
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+@pytest.mark.parametrize("width", SHAPES)
+def test_every_number_of_steps(width: str, steps: int) -> None:
+    """Inputs are read ahead, however many steps there are."""
+    x = inputs("LIF", 1, width)[:steps]
+    neuron = neuron_of(models.get("LIF"), True)
+    backend = CudaBackend(EmulatedDevice(limits=DEVICES["grid"]))
+    layers = [Layer(neuron, SHAPES[width], 1, backend=b) for b in ("cpu", backend)]  # type: ignore[arg-type]
+    for run in (lambda layer: layer.run(x, ("spikes", "u")), lambda layer: layer.run(x[0], steps=steps)):
+        assert_same(*map(run, layers))
+    assert_same(*(layer.step(x[0]) for layer in layers))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_mixed_state_keeps_counters_per_neuron(device: str) -> None:
+    """After steps without inhibition the neurons of a map differ; then, and only then, each has its own counter."""
+    x = inputs("LIF", 2, "wide")
+    neuron = neuron_of(models.get("LIF"), False)
+    emulated = EmulatedDevice(limits=DEVICES[device])
+    recordings = []
+    for backend in ("cpu", CudaBackend(emulated)):
+        layer = Layer(neuron, SHAPES["wide"], 2, KWTA(k=2), backend)  # type: ignore[arg-type]
+        layer.run(x[:8], inhibition=None)
+        recordings.append(layer.run(x[8:], ("spikes", "u", "refractory", "winners")))
+    assert_same(*recordings)
+    assert emulated.labels[-1].endswith("narrow_scratch" if device == "scratch" else "narrow")
+
+
+def test_a_layer_of_single_neurons() -> None:
+    """A population of N neurons is N maps of one place."""
+    x = np.random.default_rng(3).uniform(0, 3000, (12, 1, 40))
+    for scope in ("feature", "location", "global"):
+        inhibition = KWTA(k=50, scope=scope)  # type: ignore[arg-type]
+        recordings = [
+            Layer(models.LIF(threshold=1.0), (40,), 1, inhibition, backend).run(x, ("spikes", "winners", "u"))
+            for backend in ("cpu", CudaBackend(EmulatedDevice()))
+        ]
+        assert recordings[0].spikes.any()
+        assert_same(*recordings)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("device", ["shared", "scratch"])
+def test_blocks_of_several_warps(device: str, seed: int) -> None:
+    shape = (4, 6, 7)
+    x = np.random.default_rng(1).uniform(-300, 1500, (5, 1, *shape))
+    backend = CudaBackend(EmulatedDevice(seed, DEVICES[device]))
+    for dtype in ("float32", "float64"):
+        recordings = [
+            Layer(models.LIF(threshold=1.0), shape, 1, KWTA(k=4, radius=1), b, dtype).run(
+                x, ("spikes", "winners")
+            )
+            for b in ("cpu", backend)
+        ]
+        assert (recordings[0].winners[..., 0] >= 0).sum() > 5
+        assert_same(*recordings)
