@@ -99,7 +99,7 @@ real, whole, byte, counter, word = np.{real}, np.{whole}, np.uint8, np.int32, np
 WIDTH = {width}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 ZERO = np.{real}(0)
-BIAS, MANTISSA_BITS, ONE_BIT = np.{whole}({bias}), np.{whole}({mantissa_bits}), np.{whole}(1)
+BIAS, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({mantissa_bits})
 MANTISSA_MASK, ONE_BITS = np.{whole}({mantissa_mask}), np.{whole}({one_bits})
 
 
@@ -136,15 +136,6 @@ def rint(x):
 @cuda.jit(device=True, forceinline=True)
 def pow2(n):
     return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + BIAS) << MANTISSA_BITS))
-
-
-@cuda.jit(device=True, forceinline=True)
-def scaled(y, n):
-    k = whole(libdevice.{to_whole}(n))
-    half = whole(k >> ONE_BIT)
-    first = libdevice.{of_bits}(whole((half + BIAS) << MANTISSA_BITS))
-    second = libdevice.{of_bits}(whole((whole(k - half) + BIAS) << MANTISSA_BITS))
-    return libdevice.{multiply}(libdevice.{multiply}(y, first), second)
 
 
 @cuda.jit(device=True, forceinline=True)

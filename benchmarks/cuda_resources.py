@@ -23,7 +23,7 @@ from spyke_numba.engine import Program
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 COMMAND = (
-    "python benchmarks/cuda_resources.py --json benchmarks/results/cuda_resources.json"
+    "python -m spyke_numba.benchmarks.cuda_resources --json benchmarks/results/cuda_resources.json"
     " --table benchmarks/results/cuda_resources.md"
 )
 TOOLS = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
