@@ -76,7 +76,7 @@ class Backend(Protocol):
     """How to run programs somewhere."""
 
     name: str
-    #: Whether its kernels with inhibition can keep one counter per inhibited set.
+    #: Whether its kernels can make use of `Program.compact`.
     compact: bool
     #: Kinds of generated text that `emit` knows.
     emits: tuple[str, ...]

@@ -159,7 +159,6 @@ def order_key(x):
 _IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
 _JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy")'
-# the rows never overlap, and saying so saves the run-time checks that keep LLVM from vectorising many arrays at once
 _JIT_ROW = '@njit(error_model="numpy")'
 
 _SELECT = """\
@@ -274,6 +273,12 @@ for b in range(first, last):
             own_keys = {own_keys}
             best = {advance}
             {record}
+            if size == 1 and not keep_keys:
+                # a population: each neuron is a map of its own
+                copy(own_keys, map_keys[b, lo:hi])
+                map_places[b, lo:hi] = 0
+                f = end
+                continue
             for g in range(f, end):
                 map_keys[b, g] = best
                 if best > LOWEST_KEY:
@@ -377,9 +382,8 @@ class _Source:
             name: "types.boolean" if name == "spikes" else "real_type" for name in program.records
         }
         self.copied = {**dict.fromkeys(program.states, "real_type"), "refractory": "types.int32"}
-        if program.inhibition is None or not program.compact:
-            self.counters: Counters = "own"
-        else:
+        self.counters: Counters = "own"
+        if program.compact:
             self.counters = "shared" if program.inhibition == "location" else "free"
 
     def row(self, name: str, counters: Counters) -> list[str]:
@@ -391,12 +395,13 @@ class _Source:
         arguments += [f"row_out_{name}" for name in program.records]
         arguments += ["row_keys"] if competes else []
         arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
-        if program.inhibition is None:
+        counts = program.inhibition is None and counters == "own"
+        if counts:
             arguments.append("row_period" if self.varying_period else f"p_{REFRACTORY}")
         body = ["i_in = x[j]", *(f"s_{state} = row_{state}[j]" for state in program.states)]
         body += ["r = row_r[j]"] if counters in ("own", "shared") else []
         body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
-        if program.inhibition is None and self.varying_period:
+        if counts and self.varying_period:
             body.append(f"p_{REFRACTORY} = row_period[j]")
         body += step_lines(program, self.writer, counters)
         body += [f"row_{state}[j] = s_{state}" for state in program.states]
@@ -424,7 +429,7 @@ class _Source:
         if counters != "held" and program.inhibition is not None:
             arguments.append("own_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
-        if program.inhibition is None:
+        if program.inhibition is None and counters == "own":
             arguments.append("periods[lo:hi]" if self.varying_period else "periods[0]")
         return f"{name}({', '.join(arguments)})"
 
@@ -463,8 +468,12 @@ class _Source:
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
-        loop = _filled(_FREE, advance=[self.call("advance", "own")], record=self.copies())
-        return [*self.row("advance", "own"), *self.head(["steps", "tile", "first", "last"]), *_body(loop)]
+        loop = _filled(_FREE, advance=[self.call("advance", self.counters)], record=self.copies())
+        return [
+            *self.row("advance", self.counters),
+            *self.head(["steps", "tile", "first", "last"]),
+            *_body(loop),
+        ]
 
     def competing(self) -> list[str]:
         # groups of maps one after the other, then the winners; threads that share a sample ask for each alone

@@ -73,7 +73,8 @@ class Program:
     inhibition : {None, "feature", "location", "global"}
         The scope of the sets that winners inhibit; None: each neuron that spikes is refractory by itself.
     compact : bool
-        Whether the refractory counters are one per inhibited set (map, location or sample) instead of one per neuron.
+        Whether the refractory counters are one per inhibited set (map, location or sample) instead of one per neuron;
+        without inhibition, whether all counters and periods are 0, so that no neuron is ever held.
     floor : bool
         Whether the potential is floored.
     varying : frozenset of str

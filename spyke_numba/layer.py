@@ -527,7 +527,10 @@ class Layer:
     def _bound(self, plan: _Plan) -> tuple[backends.Kernel, backends.Launch]:
         """Return the plan's kernel, and what it runs on but input and outputs."""
         assert self._states is not None
-        kernel = self._backend.kernel(self._program(plan.scope, self._counted_by is not None, plan.records))
+        compact = self._counted_by is not None
+        if plan.scope is None and self._backend.compact:
+            compact = not np.any(self._values[REFRACTORY]) and not self._counters().any()
+        kernel = self._backend.kernel(self._program(plan.scope, compact, plan.records))
         launch = backends.Launch(
             x=None,
             states=self._states,

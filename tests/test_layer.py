@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from cases import SHAPE, assert_same, input_for, neuron_of
 
@@ -428,3 +429,27 @@ def test_blocks_that_break_the_count_are_refused() -> None:
         layer.run(np.zeros((3, 1, 3)), ("u",), every=0)
     with pytest.raises(ValueError, match="has the shape"):
         layer.run(np.zeros(()), ("events",))
+
+
+def test_without_refractoriness_only_a_state_that_is_held_is_held(backend: Backend) -> None:
+    x = input_for("LIF", 1)
+    neuron = models.LIF(threshold=1.0, refractory_timesteps=0)
+
+    def layer(kind: Backend) -> Layer:
+        return Layer(neuron, SHAPE, 1, backend=kind, dtype="float64")
+
+    expected = reference.simulate("LIF", {"threshold": 1.0, "refractory_timesteps": 0}, x)
+    run = layer(backend).run(x, ("spikes", "refractory"))
+    np.testing.assert_array_equal(run.spikes, expected["spikes"])
+    assert not np.asarray(run.refractory).any()
+    held = layer(backend)
+    held.run(x[:0])
+    held.state = {**held.state, "refractory": np.full((1, *SHAPE), 3, np.int32)}
+    after = held.run(x, ("spikes", "refractory"))
+    assert not np.asarray(after.spikes[:3]).any()
+    assert np.asarray(after.refractory)[:4].max(axis=(1, 2, 3, 4)).tolist() == [2, 1, 0, 0]
+    counters = np.full((1, *SHAPE), 3)
+    expected = reference.simulate(
+        "LIF", {"threshold": 1.0, "refractory_timesteps": 0}, x, initial={"refractory": counters}
+    )
+    np.testing.assert_array_equal(after.spikes, expected["spikes"])
