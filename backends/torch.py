@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from spyke_numba.backends import Launch
+from spyke_numba.buffers import BUFFERS
 from spyke_numba.engine import FLOAT_FORMATS, RECORDS, REFRACTORY, Program, Writer, helper_lines, step_lines
 from spyke_numba.generated import load_module
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
     import torch
 
+#: Neurons per thread that are advanced together on a CPU, so that what the step computes on the way stays in the cache.
+TILE = 32_768
+#: Up to so many feature maps are sorted by their largest potential; of more, the largest is looked for k times.
+MOST_SORTED = 2048
+
 # Constants are tensors of one element on the device: torch multiplies by the reciprocal of a Python number that divides
 # a tensor on a GPU, which rounds twice.
 _HEADER = '''\
@@ -23,7 +30,7 @@ _HEADER = '''\
 
 import numpy
 import torch
-from torch import abs, where
+from torch import abs
 
 
 def sqrt(x):
@@ -56,6 +63,19 @@ def bind(device):
     def real(value):
         return torch.tensor(float(value), dtype=torch.{real}, device=device)
 
+    def mask(condition):
+        # torch's where branches for each neuron on a CPU, which is slow unless nearly all go one way
+        return condition if device.type != "cpu" else -condition.to(torch.{whole})
+
+    def select(mask, a, b):
+        if device.type != "cpu":
+            return torch.where(mask, a, b)
+        other = b.view(torch.{whole})
+        return ((a.view(torch.{whole}) ^ other) & mask ^ other).view(torch.{real})
+
+    def where(condition, a, b):
+        return select(mask(condition), a, b)
+
 '''
 
 
@@ -65,6 +85,10 @@ def source(program: Program) -> str:
     lines = step_lines(program, writer)
     helpers = helper_lines(lines, program.dtype, writer, None)
     constants = [f"{name} = real('{value}')" for value, name in writer.constants.items()]
+    lines = [better for line in lines for better in _for_tensors(line)]
+    # a bound that is not 0 has one representation: which of two equal numbers is returned does not matter
+    bounds = {name for value, name in writer.constants.items() if float(value) != 0.0}
+    helpers = [_bounded(line, bounds) for line in helpers]
     arguments = [
         "i_in",
         *(f"s_{state}" for state in program.states),
@@ -73,8 +97,12 @@ def source(program: Program) -> str:
     ]
     if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
-    results = [*(f"s_{state}" for state in program.states), "r", "spiked", "new_u"]
+    else:
+        constants.append("nothing = real('-inf')")
+        lines.append("score = select(spiked_mask, new_u, nothing)")
+    results = [*(f"s_{state}" for state in program.states), "r", "new_u"]
     results += [RECORDS[name] for name in program.records]
+    results.append("score" if program.inhibition is not None else "None")
     step = [
         f"def step({', '.join(arguments)}):",
         *(f"    {line}" for line in lines),
@@ -85,9 +113,39 @@ def source(program: Program) -> str:
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
 
+def _for_tensors(line: str) -> list[str]:
+    """Return a line of the step as torch is quick at it: each mask once, and counters, never negative, without one."""
+    target, _, text = line.partition(" = ")
+    if line == "r = where(held, r - ONE_STEP, r)":
+        return ["r = (r - ONE_STEP).clamp_(min=NO_STEPS)"]
+    if target == "r":
+        return [line.replace("where(", "torch.where(")]
+    text = text.replace("where(spiked, ", "select(spiked_mask, ").replace("where(held, ", "select(held_mask, ")
+    text = text.replace("(r == NO_STEPS)", "~held")
+    return [f"{target} = {text}", *([f"{target}_mask = mask({target})"] if target in ("held", "spiked") else [])]
+
+
+def _bounded(line: str, bounds: set[str]) -> str:
+    """Return a line of an elementary function with what bounds a variable as torch's own minimum or maximum."""
+    match = re.fullmatch(r"( *\w+ = )where\((\w+) ([<>]) (\w+), (\w+), (\w+)\)", line)
+    if match is None or match[4] not in bounds or (match[4], match[2]) != (match[5], match[6]):
+        return line
+    return f"{match[1]}torch.{'maximum' if match[3] == '<' else 'minimum'}({match[2]}, {match[4]})"
+
+
 @cache
 def _module(program: Program) -> ModuleType:
     return load_module(f"{program.label}_torch", source(program), "torch")
+
+
+class _Tile(NamedTuple):
+    """Neurons that are advanced together, and what their step takes."""
+
+    place: tuple[slice, slice]
+    #: States and refractory counters, which the step updates.
+    kept: list[torch.Tensor]
+    constants: list[torch.Tensor]
+    score: torch.Tensor | None
 
 
 class _TorchKernel:
@@ -96,40 +154,96 @@ class _TorchKernel:
         self._steps: dict[Any, Any] = {}
 
     def run(self, launch: Launch) -> None:
-        program, periods, outputs = self.program, launch.periods, launch.outputs
-        device = launch.x.device
-        if device not in self._steps:
-            self._steps[device] = _module(program).bind(device)
-        step = self._steps[device]
+        if launch.prepared is None:
+            launch.prepared = self._prepare(launch)
+        step, tiles, score = launch.prepared
+        program, outputs = self.program, launch.outputs
+        at = {name: i for i, name in enumerate((*program.states, "refractory", "u_pre", *program.records))}
+        # the counters are recorded once the winners have set them
+        recorded = [(at[name], outputs[name]) for name in outputs if name not in ("winners", "refractory")]
+        for t in range(launch.steps):
+            x = launch.x[0 if launch.constant_input else t]
+            for place, kept, constants, own_score in tiles:
+                new = step(x[place], *kept, *constants)
+                for array, value in zip(kept, new, strict=False):
+                    array.copy_(value)
+                for i, output in recorded:
+                    output[t][place].copy_(new[i])
+                if own_score is not None:
+                    own_score.copy_(new[-1])
+            if launch.winners is not None:
+                won = outputs["winners"][t] if "winners" in outputs else None
+                _compete(score, launch.refractory, launch.periods, program.inhibition, launch.winners, won)
+            if "refractory" in outputs:
+                outputs["refractory"][t] = launch.refractory
+
+    def _prepare(self, launch: Launch) -> tuple[Any, list[_Tile], torch.Tensor | None]:
+        """Return the step, the tiles, and the potentials of the neurons that spiked, -inf elsewhere."""
+        import torch
+
+        program, r = self.program, launch.refractory
+        if r.device not in self._steps:
+            self._steps[r.device] = _module(program).bind(r.device)
         values = dict(zip(program.scalars, launch.scalars, strict=True))
         values.update(zip(program.arrays, launch.arrays, strict=True))
         constants = [values[name] for name in program.constants]
+        score = None
         if launch.winners is None:
-            constants.append(periods if len(periods) > 1 else periods[0])
-        x = launch.x.reshape(-1, *launch.refractory.shape)
-        for t in range(launch.steps):
-            i_in = x[0 if launch.constant_input else t]
-            results = step(i_in, *launch.states, launch.refractory, *constants)
-            states, (r, spiked, u_pre, *records) = (
-                results[: len(launch.states)],
-                results[len(launch.states) :],
-            )
-            if launch.winners is not None:
-                won = outputs["winners"][t] if "winners" in outputs else None
-                _compete(u_pre, spiked, r, periods, program.inhibition, launch.winners, won)
-            for state, new in zip(launch.states, states, strict=True):
-                state.copy_(new)
-            launch.refractory.copy_(r)
-            now = {"refractory": r, **dict(zip(program.records, records, strict=True))}
-            now.update(zip(program.states, states, strict=True))
-            for name, output in outputs.items():
-                if name != "winners":
-                    output[t] = now[name].reshape(output[t].shape)
+            constants.append(launch.periods if len(launch.periods) > 1 else launch.periods[0])
+        else:
+            score = torch.empty_like(launch.states[0])
+        B, N = r.shape
+        most = B * N if r.is_cuda else TILE * torch.get_num_threads()
+        rows, columns = max(1, most // N), min(N, most)
+        tiles = []
+        for b in range(0, B, rows):
+            for j in range(0, N, columns):
+                place = slice(b, b + rows), slice(j, j + columns)
+                own = [value[place[1]] if value.ndim else value for value in constants]
+                kept = [array[place] for array in (*launch.states, r)]
+                tiles.append(_Tile(place, kept, own, None if score is None else score[place]))
+        return self._steps[r.device], tiles, score
+
+
+def _winners(
+    score: torch.Tensor, k: int, radius: int, W: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return feature, place and potential of up to k winners per sample, each (B, k), potential -inf for none."""
+    import torch
+
+    B, F, size = score.shape
+    samples = torch.arange(B, device=score.device)[:, None]
+    best = (score.amax(dim=2) if size > 1 else score[..., 0]) + 0.0  # -0 becomes 0: equal in every order
+    k = min(k, F)
+    if radius == 0 and F <= MOST_SORTED:
+        potential, feature = best.sort(dim=1, descending=True, stable=True)
+        feature = feature[:, :k]
+        return feature, score[samples, feature].argmax(dim=2), potential[:, :k]
+    rounds = []
+    H = size // W
+    row_steps = torch.arange(-min(radius, H - 1), min(radius, H - 1) + 1, device=score.device)
+    column_steps = torch.arange(-min(radius, W - 1), min(radius, W - 1) + 1, device=score.device)
+    for _ in range(k):
+        feature = best.argmax(dim=1, keepdim=True)  # the first of equal values
+        potential = best.gather(1, feature)
+        place = score[samples, feature].argmax(dim=2)
+        rounds.append((feature, place, potential))
+        if radius == 0:
+            best.scatter_(1, feature, -float("inf"))
+            continue
+        score[samples, feature] = -float("inf")
+        # where nothing is left to win, there is nothing to remove either
+        rows = (place // W + row_steps).clamp_(0, H - 1)
+        columns = (place % W + column_steps).clamp_(0, W - 1)
+        near = (rows[:, :, None] * W + columns[:, None, :]).view(B, 1, -1)
+        score.scatter_(2, near.expand(B, F, -1), -float("inf"))
+        best = score.amax(dim=2) + 0.0
+    feature, place, potential = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
+    return feature, place, potential
 
 
 def _compete(
-    u_pre: torch.Tensor,
-    spiked: torch.Tensor,
+    score: torch.Tensor,
     r: torch.Tensor,
     periods: torch.Tensor,
     scope: str | None,
@@ -140,42 +254,27 @@ def _compete(
     import torch
 
     k, radius, H, W = winners
-    B, N = u_pre.shape
+    B, N = score.shape
+    size = H * W
+    feature, place, potential = _winners(score.view(B, N // size, size), k, radius, W)
+    valid = potential > -float("inf")
     if won is not None:
         won.fill_(-1)
-    # on a GPU this question would wait for the device; the rounds below then find nothing
-    if not u_pre.is_cuda and not bool(spiked.any()):
+        triples = torch.stack((feature, place // W, place % W), dim=2)
+        won[:, : feature.shape[1]] = torch.where(valid[..., None], triples, -1)
+    period = periods[feature * size + place] if len(periods) > 1 else periods
+    period = torch.where(valid, period, 0)
+    if scope == "global":
+        torch.maximum(r, period.amax(dim=1, keepdim=True), out=r)
         return
-    size = H * W
-    samples = torch.arange(B, device=r.device)
-    rows = torch.arange(H, device=r.device)
-    columns = torch.arange(W, device=r.device)
-    nothing = torch.tensor(-float("inf"), dtype=u_pre.dtype, device=r.device)
-    score = torch.where(spiked, u_pre, nothing)
+    # winners of one set write the same number, since the order of writing to one place is not defined
+    own_set, sets = (feature, N // size) if scope == "feature" else (place, size)
+    longest = torch.zeros((B, sets), dtype=r.dtype, device=r.device).scatter_reduce_(1, own_set, period, "amax")
+    period = longest.gather(1, own_set)[..., None]
     counters = r.view(B, N // size, size)
-    for q in range(k):
-        index = score.argmax(dim=1)  # the first of equal values
-        valid = score.gather(1, index[:, None])[:, 0] > nothing
-        if not u_pre.is_cuda and not bool(valid.any()):
-            break
-        feature, place = index // size, index % size
-        row, column = place // W, place % W
-        period = torch.where(valid, periods[index] if len(periods) > 1 else periods[0], 0).to(r.dtype)
-        if scope == "feature":
-            counters[samples, feature] = torch.maximum(counters[samples, feature], period[:, None])
-        elif scope == "location":
-            counters[samples, :, place] = torch.maximum(counters[samples, :, place], period[:, None])
-        else:
-            r.copy_(torch.maximum(r, period[:, None]))
-        if won is not None:
-            triple = torch.stack((feature, row, column), dim=1).to(won.dtype)
-            won[:, q] = torch.where(valid[:, None], triple, -1)
-        score.view(B, -1, size)[samples, feature] = nothing
-        if radius > 0:
-            near_rows = (rows[None] - row[:, None]).abs() <= radius
-            near_columns = (columns[None] - column[:, None]).abs() <= radius
-            near = (near_rows[:, :, None] & near_columns[:, None, :]).view(B, 1, size) & valid[:, None, None]
-            score.view(B, -1, size).masked_fill_(near, -float("inf"))
+    samples = torch.arange(B, device=r.device)[:, None]
+    at = (samples, own_set) if scope == "feature" else (samples, slice(None), own_set)
+    counters[at] = torch.maximum(counters[at], period)
 
 
 class TorchBackend:
@@ -219,6 +318,8 @@ class TorchBackend:
         """Return a new tensor on the input's device."""
         import torch
 
+        if str(_device(like)) == "cpu":
+            return torch.from_numpy(BUFFERS.empty(shape, dtype))
         return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
 
     def upload(self, host: np.ndarray, like: Any) -> torch.Tensor:
