@@ -10,7 +10,16 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.buffers import BUFFERS
-from spyke_numba.engine import FLOAT_FORMATS, RECORDS, REFRACTORY, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import (
+    FLOAT_FORMATS,
+    RECORDS,
+    REFRACTORY,
+    Counters,
+    Program,
+    Writer,
+    helper_lines,
+    step_lines,
+)
 from spyke_numba.generated import load_module
 
 if TYPE_CHECKING:
@@ -73,7 +82,14 @@ def bind(device):
         other = b.view(torch.{whole})
         return ((a.view(torch.{whole}) ^ other) & mask ^ other).view(torch.{real})
 
+    def or_zero(mask, a):
+        if device.type != "cpu":
+            return torch.where(mask, a, torch.zeros((), dtype=a.dtype, device=device))
+        return (a.view(torch.{whole}) & mask).view(torch.{real})
+
     def where(condition, a, b):
+        if device.type == "cpu" and condition.ndim == 0:
+            return a if condition else b
         return select(mask(condition), a, b)
 
 '''
@@ -82,38 +98,45 @@ def bind(device):
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind(device)`` returns the step of a whole layer."""
     writer = Writer()
-    lines = step_lines(program, writer)
-    helpers = helper_lines(lines, program.dtype, writer, None)
-    constants = [f"{name} = real('{value}')" for value, name in writer.constants.items()]
-    lines = [better for line in lines for better in _for_tensors(line)]
+    kinds: tuple[Counters, ...] = ("own",) if program.inhibition is None else ("own", "free", "held")
+    steps = {kind: _step(program, writer, kind) for kind in kinds}
+    helpers = helper_lines(steps["own"], program.dtype, writer, None)
     # a bound that is not 0 has one representation: which of two equal numbers is returned does not matter
     bounds = {name for value, name in writer.constants.items() if float(value) != 0.0}
-    helpers = [_bounded(line, bounds) for line in helpers]
-    arguments = [
-        "i_in",
-        *(f"s_{state}" for state in program.states),
-        "r",
-        *(f"p_{name}" for name in program.constants),
+    body = [
+        "nothing = real('-inf')",
+        *(f"{name} = real('{value}')" for value, name in writer.constants.items()),
+        "",
+        *(_bounded(line, bounds) for line in helpers),
     ]
-    if program.inhibition is None:
-        arguments.append(f"p_{REFRACTORY}")
-    else:
-        constants.append("nothing = real('-inf')")
-        lines.append("score = select(spiked_mask, new_u, nothing)")
-    results = [*(f"s_{state}" for state in program.states), "r", "new_u"]
-    results += [RECORDS[name] for name in program.records]
-    results.append("score" if program.inhibition is not None else "None")
-    step = [
-        f"def step({', '.join(arguments)}):",
-        *(f"    {line}" for line in lines),
-        f"    return {', '.join(results)}",
-    ]
-    body = [*constants, "", *helpers, *step, "", "return step"]
+    for lines in steps.values():
+        body += [*lines, ""]
+    body.append(f"return {', '.join(kinds)},")
     header = _HEADER.format(label=program.label, **FLOAT_FORMATS[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
 
-def _for_tensors(line: str) -> list[str]:
+def _step(program: Program, writer: Writer, kind: Counters) -> list[str]:
+    """Return the function that advances neurons of which some, none ("free") or all ("held") are held."""
+    zero = writer.constant(0.0)
+    lines = [better for line in step_lines(program, writer, kind) for better in _for_tensors(line, zero)]
+    arguments = ["i_in", *(f"s_{state}" for state in program.states), "r"]
+    arguments += [f"p_{name}" for name in program.constants]
+    if program.inhibition is None:
+        arguments.append(f"p_{REFRACTORY}")
+    elif kind == "held":
+        lines += ["r = r - ONE_STEP", "score = nothing"]
+        lines += [f"{RECORDS[name]} = {zero}" for name in program.records if name != "u_pre"]
+    else:
+        lines.append("score = select(spiked_mask, new_u, nothing)")
+    results = [*(f"s_{state}" for state in program.states), "r", "new_u"]
+    results += [RECORDS[name] for name in program.records]
+    results.append("None" if program.inhibition is None else "score")
+    lines.append(f"return {', '.join(results)}")
+    return [f"def {kind}({', '.join(arguments)}):", *(f"    {line}" for line in lines)]
+
+
+def _for_tensors(line: str, zero: str) -> list[str]:
     """Return a line of the step as torch is quick at it: each mask once, and counters, never negative, without one."""
     target, _, text = line.partition(" = ")
     if line == "r = where(held, r - ONE_STEP, r)":
@@ -122,6 +145,7 @@ def _for_tensors(line: str) -> list[str]:
         return [line.replace("where(", "torch.where(")]
     text = text.replace("where(spiked, ", "select(spiked_mask, ").replace("where(held, ", "select(held_mask, ")
     text = text.replace("(r == NO_STEPS)", "~held")
+    text = re.sub(rf"^select\(spiked_mask, (\w+), {zero}\)$", r"or_zero(spiked_mask, \1)", text)
     return [f"{target} = {text}", *([f"{target}_mask = mask({target})"] if target in ("held", "spiked") else [])]
 
 
@@ -156,7 +180,7 @@ class _TorchKernel:
     def run(self, launch: Launch) -> None:
         if launch.prepared is None:
             launch.prepared = self._prepare(launch)
-        step, tiles, score = launch.prepared
+        steps, tiles, score = launch.prepared
         program, outputs = self.program, launch.outputs
         at = {name: i for i, name in enumerate((*program.states, "refractory", "u_pre", *program.records))}
         # the counters are recorded once the winners have set them
@@ -164,9 +188,14 @@ class _TorchKernel:
         for t in range(launch.steps):
             x = launch.x[0 if launch.constant_input else t]
             for place, kept, constants, own_score in tiles:
+                step = steps[0]
+                if len(steps) > 1 and not kept[-1].is_cuda:
+                    least, most = kept[-1].aminmax()
+                    step = steps[1] if not most else steps[2] if least else step
                 new = step(x[place], *kept, *constants)
                 for array, value in zip(kept, new, strict=False):
-                    array.copy_(value)
+                    if value is not array:
+                        array.copy_(value)
                 for i, output in recorded:
                     output[t][place].copy_(new[i])
                 if own_score is not None:
