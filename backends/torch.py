@@ -76,6 +76,10 @@ def bind(device):
         # torch's where branches for each neuron on a CPU, which is slow unless nearly all go one way
         return condition if device.type != "cpu" else -condition.to(torch.{whole})
 
+    def mask_of(compare, a, b):
+        # a comparison into numbers vectorises, one into booleans does not
+        return mask(compare(a, b, out=torch.empty_like(a)) if device.type == "cpu" else compare(a, b))
+
     def select(mask, a, b):
         if device.type != "cpu":
             return torch.where(mask, a, b)
@@ -141,6 +145,8 @@ def _for_tensors(line: str, zero: str) -> list[str]:
     target, _, text = line.partition(" = ")
     if line == "r = where(held, r - ONE_STEP, r)":
         return ["r = (r - ONE_STEP).clamp_(min=NO_STEPS)"]
+    if line == "new_u = where(new_u < p_floor, p_floor, new_u)":
+        return ["new_u = select(mask_of(torch.lt, new_u, p_floor), p_floor, new_u)"]
     if target == "r":
         return [line.replace("where(", "torch.where(")]
     text = text.replace("where(spiked, ", "select(spiked_mask, ").replace("where(held, ", "select(held_mask, ")
@@ -187,6 +193,7 @@ class _TorchKernel:
         recorded = [(at[name], outputs[name]) for name in outputs if name not in ("winners", "refractory")]
         for t in range(launch.steps):
             x = launch.x[0 if launch.constant_input else t]
+            some_free = False
             for place, kept, constants, own_score in tiles:
                 step = steps[0]
                 if len(steps) > 1 and not kept[-1].is_cuda:
@@ -198,11 +205,15 @@ class _TorchKernel:
                         array.copy_(value)
                 for i, output in recorded:
                     output[t][place].copy_(new[i])
+                some_free = some_free or step is not steps[-1]
                 if own_score is not None:
                     own_score.copy_(new[-1])
             if launch.winners is not None:
                 won = outputs["winners"][t] if "winners" in outputs else None
-                _compete(score, launch.refractory, launch.periods, program.inhibition, launch.winners, won)
+                if won is not None:
+                    won.fill_(-1)
+                if some_free:
+                    _compete(score, launch.refractory, launch.periods, program.inhibition, launch.winners, won)
             if "refractory" in outputs:
                 outputs["refractory"][t] = launch.refractory
 
@@ -241,13 +252,15 @@ def _winners(
     import torch
 
     B, F, size = score.shape
-    samples = torch.arange(B, device=score.device)[:, None]
+    first_map = torch.arange(0, B * F, F, device=score.device)[:, None]
+    flat = score.view(B * F, size)
     best = (score.amax(dim=2) if size > 1 else score[..., 0]) + 0.0  # -0 becomes 0: equal in every order
     k = min(k, F)
     if radius == 0 and F <= MOST_SORTED:
         potential, feature = best.sort(dim=1, descending=True, stable=True)
         feature = feature[:, :k]
-        return feature, score[samples, feature].argmax(dim=2), potential[:, :k]
+        own = flat.index_select(0, (feature + first_map).view(-1))
+        return feature, own.argmax(dim=1).view(B, k), potential[:, :k]
     rounds = []
     H = size // W
     row_steps = torch.arange(-min(radius, H - 1), min(radius, H - 1) + 1, device=score.device)
@@ -255,12 +268,13 @@ def _winners(
     for _ in range(k):
         feature = best.argmax(dim=1, keepdim=True)  # the first of equal values
         potential = best.gather(1, feature)
-        place = score[samples, feature].argmax(dim=2)
+        rows = (feature + first_map).view(-1)
+        place = flat.index_select(0, rows).argmax(dim=1, keepdim=True)
         rounds.append((feature, place, potential))
         if radius == 0:
             best.scatter_(1, feature, -float("inf"))
             continue
-        score[samples, feature] = -float("inf")
+        flat.index_fill_(0, rows, -float("inf"))
         # where nothing is left to win, there is nothing to remove either
         rows = (place // W + row_steps).clamp_(0, H - 1)
         columns = (place % W + column_steps).clamp_(0, W - 1)
@@ -279,7 +293,7 @@ def _compete(
     winners: tuple[int, int, int, int],
     won: torch.Tensor | None,
 ) -> None:
-    """Pick up to k winners per sample, set the counters ``r`` of their inhibited sets, and write them to `won`."""
+    """Pick up to k winners per sample, set the counters ``r`` of their inhibited sets, and write them to `won`, where -1 is none."""
     import torch
 
     k, radius, H, W = winners
@@ -287,8 +301,10 @@ def _compete(
     size = H * W
     feature, place, potential = _winners(score.view(B, N // size, size), k, radius, W)
     valid = potential > -float("inf")
+    # on a GPU this question would wait for the device
+    if not score.is_cuda and not bool(valid.any()):
+        return
     if won is not None:
-        won.fill_(-1)
         triples = torch.stack((feature, place // W, place % W), dim=2)
         won[:, : feature.shape[1]] = torch.where(valid[..., None], triples, -1)
     period = periods[feature * size + place] if len(periods) > 1 else periods
@@ -296,14 +312,18 @@ def _compete(
     if scope == "global":
         torch.maximum(r, period.amax(dim=1, keepdim=True), out=r)
         return
-    # winners of one set write the same number, since the order of writing to one place is not defined
-    own_set, sets = (feature, N // size) if scope == "feature" else (place, size)
+    F = N // size
+    own_set, sets = (feature, F) if scope == "feature" else (place, size)
     longest = torch.zeros((B, sets), dtype=r.dtype, device=r.device).scatter_reduce_(1, own_set, period, "amax")
-    period = longest.gather(1, own_set)[..., None]
-    counters = r.view(B, N // size, size)
-    samples = torch.arange(B, device=r.device)[:, None]
-    at = (samples, own_set) if scope == "feature" else (samples, slice(None), own_set)
-    counters[at] = torch.maximum(counters[at], period)
+    if scope == "location":
+        counters = r.view(B, F, size)
+        torch.maximum(counters, longest[:, None], out=counters)
+        return
+    # what did not win may name a map that did: both then write the same
+    period = longest.gather(1, own_set)
+    rows = (own_set + torch.arange(0, B * F, F, device=r.device)[:, None]).view(-1)
+    counters = r.view(B * F, size)
+    counters.index_copy_(0, rows, torch.maximum(counters.index_select(0, rows), period.view(-1, 1)))
 
 
 class TorchBackend:
