@@ -80,11 +80,15 @@ def bind(device):
         # a comparison into numbers vectorises, one into booleans does not
         return mask(compare(a, b, out=torch.empty_like(a)) if device.type == "cpu" else compare(a, b))
 
-    def select(mask, a, b):
+    def select(mask, a, b, out=None):
         if device.type != "cpu":
-            return torch.where(mask, a, b)
+            return torch.where(mask, a, b, out=out)
         other = b.view(torch.{whole})
-        return ((a.view(torch.{whole}) ^ other) & mask ^ other).view(torch.{real})
+        changed = (a.view(torch.{whole}) ^ other) & mask
+        if out is None:
+            return changed.bitwise_xor_(other).view(torch.{real})
+        torch.bitwise_xor(changed, other, out=out.view(torch.{whole}))
+        return out
 
     def or_zero(mask, a):
         if device.type != "cpu":
@@ -93,7 +97,7 @@ def bind(device):
 
     def where(condition, a, b):
         if device.type == "cpu" and condition.ndim == 0:
-            return a if condition else b
+            return (a if condition else b).clone()
         return select(mask(condition), a, b)
 
 '''
@@ -123,19 +127,21 @@ def source(program: Program) -> str:
 def _step(program: Program, writer: Writer, kind: Counters) -> list[str]:
     """Return the function that advances neurons of which some, none ("free") or all ("held") are held."""
     zero = writer.constant(0.0)
-    lines = [better for line in step_lines(program, writer, kind) for better in _for_tensors(line, zero)]
-    arguments = ["i_in", *(f"s_{state}" for state in program.states), "r"]
+    plain = step_lines(program, writer, kind)
+    # what is a state itself must not change with it
+    plain = [re.sub(r"^(\w+ = s_\w+)$", r"\1.clone()", line) for line in plain]
+    lines = [better for line in plain for better in _for_tensors(line, zero)]
+    arguments = ["i_in", "score", *(f"s_{state}" for state in program.states), "r"]
     arguments += [f"p_{name}" for name in program.constants]
     if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
     elif kind == "held":
-        lines += ["r = r - ONE_STEP", "score = nothing"]
+        lines += ["r = r.sub_(ONE_STEP)", "score.copy_(nothing)"]
         lines += [f"{RECORDS[name]} = {zero}" for name in program.records if name != "u_pre"]
     else:
-        lines.append("score = select(spiked_mask, new_u, nothing)")
+        lines.append("select(spiked_mask, new_u, nothing, out=score)")
     results = [*(f"s_{state}" for state in program.states), "r", "new_u"]
     results += [RECORDS[name] for name in program.records]
-    results.append("None" if program.inhibition is None else "score")
     lines.append(f"return {', '.join(results)}")
     return [f"def {kind}({', '.join(arguments)}):", *(f"    {line}" for line in lines)]
 
@@ -144,15 +150,22 @@ def _for_tensors(line: str, zero: str) -> list[str]:
     """Return a line of the step as torch is quick at it: each mask once, and counters, never negative, without one."""
     target, _, text = line.partition(" = ")
     if line == "r = where(held, r - ONE_STEP, r)":
-        return ["r = (r - ONE_STEP).clamp_(min=NO_STEPS)"]
+        return ["r = r.sub_(ONE_STEP).clamp_(min=NO_STEPS)"]
     if line == "new_u = where(new_u < p_floor, p_floor, new_u)":
         return ["new_u = select(mask_of(torch.lt, new_u, p_floor), p_floor, new_u)"]
     if target == "r":
         return [line.replace("where(", "torch.where(")]
-    text = text.replace("where(spiked, ", "select(spiked_mask, ").replace("where(held, ", "select(held_mask, ")
+    text = text.replace("where(spiked, ", "select(spiked_mask, ").replace(
+        "where(held, ", "select(held_mask, "
+    )
     text = text.replace("(r == NO_STEPS)", "~held")
     text = re.sub(rf"^select\(spiked_mask, (\w+), {zero}\)$", r"or_zero(spiked_mask, \1)", text)
-    return [f"{target} = {text}", *([f"{target}_mask = mask({target})"] if target in ("held", "spiked") else [])]
+    if target.startswith("s_") and text.startswith("select("):
+        text = f"{text[:-1]}, out={target})"
+    return [
+        f"{target} = {text}",
+        *([f"{target}_mask = mask({target})"] if target in ("held", "spiked") else []),
+    ]
 
 
 def _bounded(line: str, bounds: set[str]) -> str:
@@ -199,21 +212,21 @@ class _TorchKernel:
                 if len(steps) > 1 and not kept[-1].is_cuda:
                     least, most = kept[-1].aminmax()
                     step = steps[1] if not most else steps[2] if least else step
-                new = step(x[place], *kept, *constants)
+                new = step(x[place], own_score, *kept, *constants)
                 for array, value in zip(kept, new, strict=False):
                     if value is not array:
                         array.copy_(value)
                 for i, output in recorded:
                     output[t][place].copy_(new[i])
                 some_free = some_free or step is not steps[-1]
-                if own_score is not None:
-                    own_score.copy_(new[-1])
             if launch.winners is not None:
                 won = outputs["winners"][t] if "winners" in outputs else None
                 if won is not None:
                     won.fill_(-1)
                 if some_free:
-                    _compete(score, launch.refractory, launch.periods, program.inhibition, launch.winners, won)
+                    _compete(
+                        score, launch.refractory, launch.periods, program.inhibition, launch.winners, won
+                    )
             if "refractory" in outputs:
                 outputs["refractory"][t] = launch.refractory
 
@@ -293,7 +306,7 @@ def _compete(
     winners: tuple[int, int, int, int],
     won: torch.Tensor | None,
 ) -> None:
-    """Pick up to k winners per sample, set the counters ``r`` of their inhibited sets, and write them to `won`, where -1 is none."""
+    """Pick up to k winners per sample, set the counters ``r`` of their sets, and write them to `won`, all -1."""
     import torch
 
     k, radius, H, W = winners
@@ -314,7 +327,9 @@ def _compete(
         return
     F = N // size
     own_set, sets = (feature, F) if scope == "feature" else (place, size)
-    longest = torch.zeros((B, sets), dtype=r.dtype, device=r.device).scatter_reduce_(1, own_set, period, "amax")
+    longest = torch.zeros((B, sets), dtype=r.dtype, device=r.device).scatter_reduce_(
+        1, own_set, period, "amax"
+    )
     if scope == "location":
         counters = r.view(B, F, size)
         torch.maximum(counters, longest[:, None], out=counters)

@@ -26,12 +26,14 @@ BLOCK = 20
 TURN_NEURON_STEPS = 2_000_000
 
 
-def measure(model: str, shape: tuple[int, ...], k: int, seconds: float) -> dict[str, Any]:
+def measure(
+    model: str, shape: tuple[int, ...], k: int, seconds: float, backend: str = "cpu"
+) -> dict[str, Any]:
     """Return microseconds per step of the eager layer, of the drop-in called step by step, and of its `run`."""
     inputs = torch.rand((BLOCK, *shape), generator=torch.Generator().manual_seed(0)) * DRIVE[model]
     eager = EagerLayer(model, THRESHOLD, k)
     eager.scope = "global" if model == "AdEx" else "feature"
-    called, fused = (getattr(neurons, model)(THRESHOLD, backend="cpu") for _ in range(2))
+    called, fused = (getattr(neurons, model)(THRESHOLD, backend=backend) for _ in range(2))
     spikes = {"eager": 0, "drop-in": 0}
     for x in inputs:
         spikes["eager"] += int((eager(x)[0] > 0).sum())
@@ -87,20 +89,24 @@ def table(rows: list[dict[str, Any]]) -> str:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Results file to write.")
 @click.option("--table", "table_path", type=click.Path(path_type=Path), help="Markdown file to write.")
 @click.option("--seconds", default=2.0, show_default=True, help="Time for each row.")
+@click.option("--backend", default="cpu", show_default=True, help="Backend of the drop-in.")
 @click.option("--smallest", is_flag=True, help="Only the first shape, briefly.")
-def main(json_path: Path | None, table_path: Path | None, seconds: float, smallest: bool) -> None:
+def main(
+    json_path: Path | None, table_path: Path | None, seconds: float, backend: str, smallest: bool
+) -> None:
     """Measure the drop-in against eager torch."""
     rows = []
     for model in MODELS:
         for shape, k in list(SHAPES.items())[: 1 if smallest else None]:
-            rows.append(measure(model, shape, k, seconds))
+            rows.append(measure(model, shape, k, seconds, backend))
             click.echo(table(rows[-1:]).splitlines()[-1])
     if json_path is not None:
-        write_json(json_path, {"threads": torch.get_num_threads(), "rows": rows})
+        write_json(json_path, {"threads": torch.get_num_threads(), "backend": backend, "rows": rows})
     if table_path is not None:
         results = json.loads(json_path.read_text()) if json_path is not None else None
         head = "# Time per step: the drop-in against eager torch\n\n"
         head += "One interleaved run, medians; eager torch is `benchmarks/eager_baseline.py`. "
+        head += f"Backend of the drop-in: {backend}. "
         if results is not None:
             info = results["machine"]
             head += f"{info['processor']}, {info['cores']} cores, torch {info['versions']['torch']}, "
