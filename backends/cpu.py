@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +32,12 @@ LARGEST_TILE = 65_536
 SMALLEST_TILE = 8192
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
+#: Bytes from one counter to the next, each in a cache line of its own.
+LINE = 64
 #: Below this many neuron-steps a second thread costs more than it gives.
-PARALLEL_NEURON_STEPS = 400_000
-#: From this many neurons per sample threads share one sample's maps, handed over at every step.
-PARALLEL_NEURONS = 150_000
+PARALLEL_NEURON_STEPS = 800_000
+#: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
+PARALLEL_NEURONS = 16_384
 
 _HEADER = '''\
 """Generated for {label}. Do not edit."""
@@ -43,15 +45,34 @@ _HEADER = '''\
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 real, whole = np.{real}, np.{whole}
 real_type = types.{real}
-whole_type = types.{whole}
-matrix = real_type[:, ::1]
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
 NOWHERE = np.int32(2**31 - 1)
+
+
+@intrinsic
+def array_at(context, address, dtype, shape):
+    """Return the memory at an address as an array; numba's own `carray` would count references to it."""
+    array = types.Array(dtype.dtype, len(shape), "C")
+
+    def generate(context, builder, signature, arguments):
+        item = context.get_abi_sizeof(context.get_data_type(array.dtype))
+        sizes = cgutils.unpack_tuple(builder, arguments[2])
+        strides = [ir.Constant(ir.IntType(64), item)]
+        for size in reversed(sizes[1:]):
+            strides.insert(0, builder.mul(strides[0], size))
+        result = arrayobj.make_array(array)(context, builder)
+        data = builder.inttoptr(arguments[0], context.get_data_type(array.dtype).as_pointer())
+        arrayobj.populate_array(result, data, sizes, strides, ir.Constant(ir.IntType(64), item), None)
+        return result._getvalue()
+
+    return array(types.int64, dtype, shape), generate
 
 
 def _unary(result, argument, build):
@@ -93,61 +114,68 @@ _fabs = _unary(
 )
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def where(condition, a, b):
     return a if condition else b
 
 
 # a loop from 0 over rows vectorises; one from lo to hi over matrices does not
-@njit
+@njit(_nrt=False)
 def copy(row, out):
     for j in range(row.size):
         out[j] = row[j]
 
 
-@njit
+@njit(_nrt=False)
 def count_down(counters):
-    for j in range(counters.size):
-        counters[j] = max(counters[j] - ONE_STEP, NO_STEPS)
+    # a line of the cache is written only where it must be, since another core reads it at the next step
+    for lo in range(0, counters.size, 16):
+        block = counters[lo:lo + 16]
+        most = NO_STEPS
+        for j in range(block.size):
+            most = max(most, block[j])
+        if most > NO_STEPS:
+            for j in range(block.size):
+                block[j] = max(block[j] - ONE_STEP, NO_STEPS)
 
 
-@njit
+@njit(_nrt=False)
 def mark(counters, held):
     for j in range(counters.size):
         held[j] = np.uint8(counters[j] > NO_STEPS)
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def abs(x):
     return _fabs(x)
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def sqrt(x):
     return _sqrt(x)
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def rint(x):
     return _rint(x)
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def pow2(n):
     return _of_bits(whole((_as_whole(n) + whole({bias})) << whole({mantissa_bits})))
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def exponent(x):
     return _as_real(whole((_bits_of(x) >> whole({mantissa_bits})) - whole({bias})))
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def mantissa(x):
     return _of_bits(whole((_bits_of(x) & whole({mantissa_mask})) | whole({one_bits})))
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def order_key(x):
     """An integer in the order of x: its maximum vectorises, a float's does not. Adding 0 makes -0 and 0 equal."""
     q = _bits_of(x + real(0))
@@ -158,11 +186,80 @@ def order_key(x):
 
 _IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
-_JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy")'
-_JIT_ROW = '@njit(error_model="numpy")'
+_JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy", _nrt=False)'
+_JIT_ROW = '@njit(error_model="numpy", _nrt=False)'
 
-_SELECT = """\
-@njit(error_model="numpy")
+_COMPETITION = '''\
+def _atomic(result, count, build):
+    # an operation on the 64-bit integer at an address
+    word = ir.IntType(64)
+
+    def generate(context, builder, signature, arguments):
+        return build(builder, builder.inttoptr(arguments[0], word.as_pointer()), *arguments[1:])
+
+    if count == 1:
+        @intrinsic
+        def operation(context, address):
+            return result(types.int64), generate
+    elif count == 2:
+        @intrinsic
+        def operation(context, address, value):
+            return result(types.int64, types.int64), generate
+    else:
+        @intrinsic
+        def operation(context, address, old, new):
+            return result(types.int64, types.int64, types.int64), generate
+    return operation
+
+
+_load = _atomic(types.int64, 1, lambda b, at: b.load_atomic(at, "acquire", 8, typ=ir.IntType(64)))
+_add = _atomic(types.int64, 2, lambda b, at, value: b.atomic_rmw("add", at, value, "acq_rel"))
+_replace = _atomic(
+    types.boolean, 3, lambda b, at, old, new: b.extract_value(b.cmpxchg(at, old, new, "acq_rel", "acquire"), 1)
+)
+_yield = types.ExternalFunction("sched_yield", types.int32())
+#: Tries before a thread that waits lets another have its core.
+PATIENCE = 1000
+
+
+@njit(_nrt=False)
+def claim(turns, t, me, owners, pieces):
+    """Return a piece of step t that nobody has yet: of one's own, which are in one's cache, then of another's; or -1.
+
+    The counts go on from step to step, so that a thread which comes late finds everything taken, and does no harm.
+    """
+    for i in range(owners):
+        owner = (me + i) % owners
+        lo, hi = pieces * owner // owners, pieces * (owner + 1) // owners
+        taken = _load(turns + owner * LINE)
+        while taken < (t + 1) * (hi - lo):
+            if _replace(turns + owner * LINE, taken, taken + 1):
+                return lo + taken - t * (hi - lo)
+            taken = _load(turns + owner * LINE)
+    return -1
+
+
+@njit(_nrt=False)
+def completes(turns, t, owners, pieces):
+    """Count a piece as done, and return whether it was the last of step t."""
+    return _add(turns + owners * LINE, 1) + 1 == (t + 1) * pieces
+
+
+@njit(_nrt=False)
+def next_step(turns, owners):
+    _add(turns + (owners + 1) * LINE, 1)
+
+
+@njit(_nrt=False)
+def wait(turns, t, owners):
+    tries = 0
+    while _load(turns + (owners + 1) * LINE) <= t:
+        tries += 1
+        if tries > PATIENCE:
+            _yield()
+
+
+@njit(error_model="numpy", _nrt=False)
 def largest(keys):
     use_widest_vectors()
     best = LOWEST_KEY
@@ -171,12 +268,12 @@ def largest(keys):
     return best
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def first_place(keys, key):
     # within a block a minimum vectorises, a search that stops does not
     use_widest_vectors()
-    for lo in range(0, keys.size, 1024):
-        block = keys[lo:lo + 1024]
+    for lo in range(0, keys.size, 256):
+        block = keys[lo:lo + 256]
         place = NOWHERE
         for j in range(np.int32(block.size)):
             here = np.int32(j) if block[j] == key else NOWHERE
@@ -186,10 +283,10 @@ def first_place(keys, key):
     return -1
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def enters(key, front_runners):
-    # whether fewer maps than can win have had as large a key so far; the smallest then makes room
-    if key <= front_runners[0]:
+    # whether fewer maps than can win have had a larger key so far; the smallest then makes room
+    if key < front_runners[0]:
         return False
     i = 0
     while i + 1 < front_runners.size and front_runners[i + 1] < key:
@@ -199,12 +296,12 @@ def enters(key, front_runners):
     return True
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def near(a, b, radius):
     return a - b <= radius and b - a <= radius
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def select(keys, map_keys, map_places, k, radius, W, size, won):
     # a map's key is an upper bound, made exact only for a map that reaches the front
     n = 0
@@ -214,20 +311,19 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
             break
         front = first_place(map_keys, best)
         place = map_places[front]
+        own_keys = keys[front * size:front * size + size]
         if place < 0:
-            own_keys = keys[front * size:front * size + size]
             place = first_place(own_keys, best)
         allowed = True
         if radius > 0:
             for q in range(n):
                 if near(place // W, won[q, 1], radius) and near(place % W, won[q, 2], radius):
                     allowed = False
+                    for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                        for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                            own_keys[row * W + column] = LOWEST_KEY
         if not allowed:
-            for q in range(n):
-                for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
-                    for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
-                        own_keys[row * W + column] = LOWEST_KEY
-            map_keys[front] = largest(own_keys)
+            map_keys[front], map_places[front] = largest(own_keys), -1
             continue
         map_keys[front] = LOWEST_KEY
         won[n, 0] = front
@@ -237,7 +333,7 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
     return n
 
 
-"""
+'''
 
 _FREE = """\
 tiles = (N + tile - 1) // tile
@@ -253,45 +349,66 @@ for item in range(first, last):
 _COMPETING = """\
 size = H * W
 F = N // size
-group = max(1, grouped // size) if size < grouped // 8 else 1
-keep_keys = keys.shape[1] > 0
-row_keys = np.empty(group * size, whole)
+# maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
+group = grouped // size if size < grouped // 8 else 1
+row = group * size if size <= grouped else grouped
+keep_keys = kept > 0
+row_keys, front_runners = rows_of_keys[me], front_runners_of[me]
 # with many winners it takes longer to tell whether a map can win than to find its place
 prune = k <= 32
-front_runners = np.empty(k, whole)
 {prepare}
 for b in range(first, last):
-    for t in range(first_step, last_step):
-        {tiling}
-        front_runners[:] = LOWEST_KEY
-        f = first_map
-        while f < last_map:
-            end = min(f + group, last_map)
-            {alike}
-            lo, hi = f * size, end * size
-            {rest}
-            own_keys = {own_keys}
-            best = {advance}
-            {record}
-            if size == 1 and not keep_keys:
-                # a population: each neuron is a map of its own
-                copy(own_keys, map_keys[b, lo:hi])
-                map_places[b, lo:hi] = 0
-                f = end
-                continue
-            for g in range(f, end):
-                map_keys[b, g] = best
-                if best > LOWEST_KEY:
-                    keys_of_g = own_keys[(g - f) * size:(g - f + 1) * size]
-                    if end - f > 1:
-                        map_keys[b, g] = largest(keys_of_g)
-                    if keep_keys:
-                        map_places[b, g] = -1
+    turns_b = turns + b * (owners + 2) * LINE
+    for t in range(steps):
+        piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
+        concludes = owners == 0
+        if piece >= 0:
+            {tiling}
+            front_runners[:] = LOWEST_KEY
+        while piece >= 0:
+            f, last_map = F * piece // pieces, F * (piece + 1) // pieces
+            while f < last_map:
+                end = min(f + group, last_map)
+                {alike}
+                {rest}
+                best, best_place = LOWEST_KEY, -1
+                for lo in range(f * size, end * size, row):
+                    hi, offset = min(lo + row, end * size), lo - f * size
+                    own_keys = {own_keys}
+                    best_of_row = {advance}
+                    {record}
+                    if size > row:
+                        {keep_row}
+                        if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
+                            best_place = offset + first_place(own_keys, best_of_row)
+                    best = max(best, best_of_row)
+                if size > row:
+                    map_keys[b, f], map_places[b, f] = best, best_place
+                    if prune and best > LOWEST_KEY:
+                        enters(best, front_runners)
+                    f = end
+                    continue
+                if size == 1 and not keep_keys:
+                    # a population: each neuron is a map of its own
+                    copy(own_keys, map_keys[b, lo:hi])
+                    map_places[b, lo:hi] = 0
+                    f = end
+                    continue
+                for g in range(f, end):
+                    map_keys[b, g], map_places[b, g] = best, -1
+                    if best > LOWEST_KEY:
+                        keys_of_g = own_keys[(g - f) * size:(g - f + 1) * size]
+                        if end - f > 1:
+                            map_keys[b, g] = largest(keys_of_g)
                         {keep}
-                    elif not prune or enters(map_keys[b, g], front_runners):
-                        map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
-            f = end
-        if not compete:
+                        if not prune or enters(map_keys[b, g], front_runners):
+                            map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
+                f = end
+            if owners > 0:
+                concludes |= completes(turns_b, t, owners, pieces)
+            piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
+        if not concludes:
+            wait(turns_b, t, owners)
             continue
         {count}
         n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])
@@ -309,6 +426,8 @@ for b in range(first, last):
         if out_refractory.shape[0] > 0:
             for j in range(N):
                 out_refractory[t, b, j] = g_r[b, {counter}]
+        if owners > 0:
+            next_step(turns_b, owners)
 """
 
 #: Where the group ends so that all its maps are held, or none is.
@@ -322,8 +441,10 @@ for g in range(f + 1, end):
 #: Held maps need neither input nor membrane.
 _REST = """\
 if {counter} > NO_STEPS:
-    {rest}
-    {record}
+    for lo in range(f * size, end * size, row):
+        hi = min(lo + row, end * size)
+        {rest}
+        {record}
     for g in range(f, end):
         {count}
         map_keys[b, g] = LOWEST_KEY
@@ -422,7 +543,9 @@ class _Source:
         program = self.program
         arguments = ["x[t if x.shape[0] > 1 else 0, b, lo:hi]"]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
-        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["held_r[:hi - lo]"]}.get(counters, [])
+        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["held_r[offset:offset + hi - lo]"]}.get(
+            counters, []
+        )
         arguments += [
             f"out_{name}[t if out_{name}.shape[0] > 1 else 0, b, lo:hi]" for name in program.records
         ]
@@ -443,35 +566,47 @@ class _Source:
             lines += [f"if {out}.shape[0] > 0:", f"    copy({array}[b, lo:hi], {out}[t, b, lo:hi])"]
         return lines
 
-    def head(self, more: list[str]) -> list[str]:
+    @property
+    def table(self) -> dict[str, str | None]:
+        """What the table of a launch holds, in order: integers, and addresses of arrays with their dtype and shape."""
+        program = self.program
+        scalars, arrays = len(program.scalars), len(program.arrays)
+        table: dict[str, str | None] = dict.fromkeys(["B", "N", "sets", "periods_given", "steps"])
+        states = {f"g_{state}": "real, (B, N)" for state in program.states}
+        table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
+        table.update(scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)")
+        if program.inhibition is None:
+            return {**table, "tile": None}
+        integers = "k radius H W grouped kept maps pieces owners turns slots longest"
+        table.update(dict.fromkeys(integers.split()))
+        table.update(won="np.int32, (B, k, 3)", keys="whole, (B, kept)")
+        table.update(map_keys="whole, (B, maps)", map_places="np.int64, (B, maps)")
+        # what a thread has for itself; memory that numba manages would have its references counted at every map
+        table.update(rows_of_keys="whole, (slots, grouped)", front_runners_of="whole, (slots, k)")
+        return {**table, "held_of": "np.uint8, (slots, longest)"}
+
+    def head(self) -> list[str]:
         # An explicit signature: a read-only input (a memory map) must not compile the kernel again.
-        types = {"x": "types.Array(real_type, 3, 'C', readonly=True)"}
-        types.update({f"g_{state}": "matrix" for state in self.program.states})
-        types.update({"g_r": "types.int32[:, ::1]", "scalars": "real_type[::1]", "arrays": "matrix"})
-        types["periods"] = "types.int32[::1]"
+        types = {"at": "types.int64[::1]", "x": "types.Array(real_type, 3, 'C', readonly=True)"}
         outputs = {**self.written, **self.copied}
         types.update({f"out_{name}": f"{kind}[:, :, ::1]" for name, kind in outputs.items()})
         if self.program.inhibition is not None:
-            types.update({"winners": "types.int32[:, :, :, ::1]", "won": "types.int32[:, :, ::1]"})
-            types.update({"keys": "whole_type[:, ::1]", "map_keys": "whole_type[:, ::1]"})
-            types["map_places"] = "types.int64[:, ::1]"
-        types.update(dict.fromkeys(more, "types.int64"))
-        signature = f"types.void({', '.join(types.values())})"
-        load = [f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars)]
-        return [
-            _JIT.format(signature=signature),
-            f"def run({', '.join(types)}):",
-            "    use_widest_vectors()",
-            "    B, N = g_u.shape",
-            *load,
-        ]
+            types["winners"] = "types.int32[:, :, :, ::1]"
+        types.update(dict.fromkeys(["first", "last", "me"], "types.int64"))
+        lines = [_JIT.format(signature=f"types.void({', '.join(types.values())})")]
+        lines += [f"def run({', '.join(types)}):", "    use_widest_vectors()"]
+        for i, (name, array) in enumerate(self.table.items()):
+            lines.append(
+                f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
+            )
+        return [*lines, *(f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars))]
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
         loop = _filled(_FREE, advance=[self.call("advance", self.counters)], record=self.copies())
         return [
             *self.row("advance", self.counters),
-            *self.head(["steps", "tile", "first", "last"]),
+            *self.head(),
             *_body(loop),
         ]
 
@@ -494,17 +629,19 @@ class _Source:
                 count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
         if counters == "shared":
-            blocks["prepare"] = ["held_r = np.empty(group * size, np.uint8)"]
+            blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
                 "mark(g_r[b], held_r[:size])",
                 "for i in range(1, group):",
                 "    copy(held_r[:size], held_r[i * size:i * size + size])",
             ]
         blocks["own_keys"] = ["row_keys[:hi - lo]"]
-        blocks["keep"] = ["copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
+        blocks["keep"] = ["if keep_keys:", "    copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
+        blocks["keep_row"] = ["if keep_keys:", "    copy(own_keys, keys[b, lo:hi])"]
         if scope == "location":
             # most maps fire all the time, so that copying the keys of those that did would be a detour
-            blocks["own_keys"], blocks["keep"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"], []
+            blocks["own_keys"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"]
+            blocks["keep"] = blocks["keep_row"] = []
         if compact and scope != "feature":
             blocks["count"] = ["count_down(g_r[b])"]
         loop = _filled(
@@ -516,13 +653,12 @@ class _Source:
             inhibited=[_INHIBITED[scope, compact]],
             counter=[_COUNTER[scope, compact]],
         )
-        integers = "k radius H W grouped compete first_step last_step first_map last_map first last"
-        return [_SELECT, *functions, *self.head(integers.split()), *_body(loop)]
+        return [f"LINE = {LINE}", _COMPETITION, *functions, *self.head(), *_body(loop)]
 
     def text(self) -> str:
         body = self.free() if self.program.inhibition is None else self.competing()
         lines = [line for line in body if not line.startswith("@")]
-        helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True)")
+        helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True, _nrt=False)")
         constants = [f"{name} = real({_literal(value)})" for value, name in self.writer.constants.items()]
         header = _HEADER.format(
             label=self.program.label,
@@ -563,8 +699,8 @@ class _Workers:
     def _forget(self) -> None:
         self._pool, self._lock = None, threading.Lock()
 
-    def run(self, work: Callable[[int, int], None], items: int, threads: int) -> None:
-        """Call ``work(first, last)`` until all items are done, on up to `threads` threads with this one."""
+    def run(self, work: Callable[[int, int, int], None], items: int, threads: int) -> None:
+        """Call ``work(first, last, thread)`` until all items are done, on so many threads, this one being 0."""
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), "spyke_numba")
@@ -574,32 +710,21 @@ class _Workers:
         starts = iter(range(0, items, piece))
         taking = threading.Lock()
 
-        def drain() -> None:
+        def drain(thread: int) -> None:
             while True:
                 with taking:
                     first = next(starts, None)
                 if first is None:
                     return
-                work(first, min(first + piece, items))
+                work(first, min(first + piece, items), thread)
 
-        others = [pool.submit(drain) for _ in range(threads - 1)]
-        drain()
+        others = [pool.submit(drain, thread) for thread in range(1, threads)]
+        drain(0)
         for other in others:
             other.result()
 
 
 _WORKERS = _Workers()
-
-
-def _share(
-    run: Callable[..., None], items: int, threads: int, arguments: list[Any], more: tuple[int, ...] = ()
-) -> None:
-    # call run(*arguments, first, last, *more) for all items, on a few threads where there are enough items
-    threads = min(threads, items)
-    if threads <= 1:
-        run(*arguments, 0, items, *more)
-    else:
-        _WORKERS.run(lambda first, last: run(*arguments, first, last, *more), items, threads)
 
 
 def _tile(B: int, N: int, threads: int) -> int:
@@ -613,21 +738,29 @@ class _CpuKernel:
     def __init__(self, program: Program):
         self.program = program
         self._run = _module(program).run
+        source = _Source(program)
+        self._table, self._counters = tuple(source.table), source.counters
         self._whole = np.int32 if program.dtype == "float32" else np.int64
 
     def run(self, launch: Launch) -> None:
         prepared = launch.prepared
         if prepared is None:
             prepared = launch.prepared = self._prepare(launch)
-        fixed, outputs, rest, share = prepared
+        table, outputs, items, threads, sharing, _ = prepared
         get = launch.outputs.get
-        share([launch.x, *fixed, *[get(name, nothing) for name, nothing in outputs], *rest])
+        arguments = [table, launch.x, *[get(name, nothing) for name, nothing in outputs]]
+        if threads <= 1:
+            self._run(*arguments, 0, items, 0)
+        elif sharing is None:
+            _WORKERS.run(lambda first, last, me: self._run(*arguments, first, last, me), items, threads)
+        else:
+            sharing[:] = 0
+            _WORKERS.run(lambda _first, _last, me: self._run(*arguments, 0, items, me), threads, threads)
 
-    def _prepare(self, launch: Launch) -> tuple[list[Any], list[Any], list[Any], Callable[[list[Any]], None]]:
-        """Return the arguments before the outputs, names of the outputs, the arguments after them, and the call."""
+    def _prepare(self, launch: Launch) -> tuple[Any, ...]:
+        """Return the table, outputs' names with what stands for those not asked, how to share, and what to keep."""
         program = self.program
         B, N = launch.states[0].shape
-        fixed = [*launch.states, launch.refractory, launch.scalars, launch.arrays, launch.periods]
         outputs: list[tuple[str, np.ndarray]] = []
         for name in program.records:
             # the rows write it in any case: one step's memory takes what nobody asked for
@@ -638,41 +771,51 @@ class _CpuKernel:
         outputs += [(name, np.empty((0, 0, 0), program.dtype)) for name in program.states]
         outputs.append(("refractory", np.empty((0, 0, 0), np.int32)))
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
+        values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}
+        values.update(zip([f"g_{state}" for state in program.states], launch.states, strict=True))
+        values.update(sets=launch.refractory.shape[1], arrays=launch.arrays)
+        values.update(periods=launch.periods, periods_given=launch.periods.size)
+        sharing = None
         if launch.winners is None:
-            tile = _tile(B, N, threads)
-            return (
-                fixed,
-                outputs,
-                [launch.steps, tile],
-                partial(_share, self._run, B * -(-N // tile), threads),
-            )
-        k, radius, H, W = launch.winners
-        F = N // (H * W)
-        outputs.append(("winners", np.empty((0, 0, 0, 0), np.int32)))
-        rest = [*self._scratch(launch, B, N, F), k, radius, H, W, GROUP]
-        if threads > B and N >= PARALLEL_NEURONS:
-            return fixed, outputs, rest, partial(self._share_maps, B, launch.steps, F, threads)
-        rest += [1, 0, launch.steps, 0, F]
-        return fixed, outputs, rest, partial(_share, self._run, B, threads)
+            tile = values["tile"] = _tile(B, N, threads)
+            items = B * -(-N // tile)
+        else:
+            outputs.append(("winners", np.empty((0, 0, 0, 0), np.int32)))
+            k, radius, H, W = launch.winners
+            F, items = N // (H * W), B
+            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F)
+            owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
+            pieces = owners * max(1, round(N / (max(1, owners) * GROUP)))
+            values.update(self._scratch(launch, B, N, F, min(threads, max(owners, B))))
+            values.update(owners=owners, pieces=min(pieces, F) if owners else 1, turns=0)
+            if owners:
+                sharing = values["turns"] = np.zeros((B, owners + 2, LINE // 8), np.int64)
+        threads = threads if sharing is not None else min(threads, items)
+        entries = [values[name] for name in self._table]
+        numbers = [entry.ctypes.data if isinstance(entry, np.ndarray) else entry for entry in entries]
+        return np.array(numbers, np.int64), outputs, items, threads, sharing, entries
 
-    def _scratch(self, launch: Launch, B: int, N: int, F: int) -> list[np.ndarray]:
+    def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
         k, radius, _, _ = launch.winners
         # where winners keep others away a map may be searched again, so the keys of all maps are kept
-        keep_keys = radius > 0 and k > 1
-        key = ("kwta", k, keep_keys)
+        kept = N if radius > 0 and k > 1 else 0
+        longest = max(N // F, GROUP) if self._counters == "shared" else 0
+        key = ("kwta", k, kept, slots, longest)
         if key not in launch.scratch:
-            keys = np.empty((B, N if keep_keys else 0), self._whole)
-            maps = [np.empty((B, F), self._whole), np.empty((B, F), np.int64)]
-            launch.scratch[key] = [np.empty((B, k, 3), np.int32), keys, *maps]
+            launch.scratch[key] = {
+                "won": np.empty((B, k, 3), np.int32),
+                "kept": kept,
+                "keys": np.empty((B, kept), self._whole),
+                "map_keys": np.empty((B, F), self._whole),
+                "map_places": np.empty((B, F), np.int64),
+                "slots": slots,
+                "rows_of_keys": np.empty((slots, GROUP), self._whole),
+                "front_runners_of": np.empty((slots, k), self._whole),
+                "longest": longest,
+                "held_of": np.empty((slots, longest), np.uint8),
+            }
         return launch.scratch[key]
-
-    def _share_maps(self, B: int, steps: int, F: int, threads: int, arguments: list[Any]) -> None:
-        # the threads share the maps of one sample, and wait for each other at every step
-        for b in range(B):
-            for t in range(steps):
-                _share(self._run, F, threads, [*arguments, 0, t, t + 1], (b, b + 1))
-                self._run(*arguments, 1, t, t + 1, 0, 0, b, b + 1)
 
 
 @cache

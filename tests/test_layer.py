@@ -17,6 +17,7 @@ from spyke_numba import KWTA, Layer, Recording, backends, models
 from spyke_numba.backends import Backend
 from spyke_numba.backends.torch import TorchBackend
 from spyke_numba.engine import Program
+from spyke_numba.inhibition import SCOPES, Scope
 
 EVERYTHING = ("spikes", "u", "w", "u_pre", "pulses", "thresholded", "refractory", "winners")
 
@@ -236,6 +237,32 @@ def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cpu, "SMALLEST_TILE", 64)
         assert_same(expected, run(4, inhibition))
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("shape", [(23, 5, 7), (40, 2, 3), (3, 40, 50), (300,)], ids=str)
+@pytest.mark.parametrize(("k", "radius"), [(1, 0), (4, 0), (4, 1), (40, 1)])
+def test_threads_that_share_samples_give_the_same(
+    scope: Scope, shape: tuple[int, ...], k: int, radius: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps in groups, one by one and in parts, on more threads than cores, with equal potentials in many maps."""
+    import spyke_numba.backends.cpu as cpu
+
+    x = np.random.default_rng(0).integers(0, 4, (25, 2, *shape)).astype(np.float32)
+
+    def run(threads: int) -> Recording:
+        inhibition = KWTA(k, scope, radius)
+        layer = Layer(models.LIF_Simple(threshold=5.0), shape, 2, inhibition, "cpu", threads=threads)
+        return layer.run(x, ("spikes", "u", "refractory", "winners"))
+
+    expected = run(1)
+    assert (expected.winners[..., 0] >= 0).any()
+    monkeypatch.setattr(cpu, "GROUP", 64)
+    assert_same(expected, run(1))
+    monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
+    monkeypatch.setattr(cpu, "PARALLEL_NEURONS", 0)
+    for _ in range(3):
+        assert_same(expected, run(3))
 
 
 def kernel_of(layer: Layer) -> Any:
