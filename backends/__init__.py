@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,7 +26,8 @@ class Launch:
 
     Attributes
     ----------
-    x : (T, B, N) array, or (1, B, N) where `constant_input`
+    x : array
+        C-contiguous, of T * B * N elements in any shape, or B * N where `constant_input`.
     states : list of (B, N) arrays
         In the order of `Program.states`; updated.
     refractory : (B, N) int32 array, or (B, sets) where `Program.compact`
@@ -34,8 +36,8 @@ class Launch:
     periods : (1,) or (N,) int32 array
         Refractory period in steps.
     outputs : dict of str to array
-        What to record, (T, B, N) each: ``"spikes"`` bool, a state, ``"pulses"`` or ``"u_pre"`` of the program's dtype,
-        ``"refractory"`` int32; ``"winners"`` (T, B, k, 3) int32.
+        What to record, C-contiguous arrays of T * B * N elements in any shape: ``"spikes"`` bool, a state, ``"pulses"``
+        or ``"u_pre"`` of the program's dtype, ``"refractory"`` int32; ``"winners"`` of T * B * k * 3, int32.
     constant_input : bool
     steps : int
         T.
@@ -105,8 +107,8 @@ class Backend(Protocol):
     def download(self, array: Any) -> np.ndarray:
         """Return an array of this backend as a numpy array."""
 
-    def give(self, array: Any, like: Any) -> Any:
-        """Return an array of this backend in the kind of the user's input `like`, without a copy where possible."""
+    def giver(self, like: Any) -> Callable[[Any], Any]:
+        """Return what turns arrays of this backend into the kind of the input `like`, without a copy where possible."""
 
 
 def names() -> tuple[str, ...]:

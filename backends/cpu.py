@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from spyke_numba.backends import Launch
-from spyke_numba.buffers import BUFFERS
+from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.engine import (
     FLOAT_FORMATS,
     RECORDS,
@@ -50,7 +50,6 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 real, whole = np.{real}, np.{whole}
-real_type = types.{real}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
 NOWHERE = np.int32(2**31 - 1)
@@ -186,7 +185,10 @@ def order_key(x):
 
 _IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
-_JIT = '@njit({signature}, cache=True, nogil=True, error_model="numpy", _nrt=False)'
+# an explicit signature: it is compiled, or comes from the disk, when the module is loaded
+_JIT = (
+    '@njit("void(int64[::1], int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
+)
 _JIT_ROW = '@njit(error_model="numpy", _nrt=False)'
 
 _COMPETITION = '''\
@@ -499,10 +501,8 @@ class _Source:
         self.scalars = [f"p_{name}" for name in program.scalars]
         self.varying_period = REFRACTORY in program.varying
         #: Recorded arrays by name, and their types: what the rows write of themselves, and what is copied after them.
-        self.written = {
-            name: "types.boolean" if name == "spikes" else "real_type" for name in program.records
-        }
-        self.copied = {**dict.fromkeys(program.states, "real_type"), "refractory": "types.int32"}
+        self.written = {name: "np.bool_" if name == "spikes" else "real" for name in program.records}
+        self.copied = {**dict.fromkeys(program.states, "real"), "refractory": "np.int32"}
         self.counters: Counters = "own"
         if program.compact:
             self.counters = "shared" if program.inhibition == "location" else "free"
@@ -571,14 +571,21 @@ class _Source:
         """What the table of a launch holds, in order: integers, and addresses of arrays with their dtype and shape."""
         program = self.program
         scalars, arrays = len(program.scalars), len(program.arrays)
-        table: dict[str, str | None] = dict.fromkeys(["B", "N", "sets", "periods_given", "steps"])
+        table: dict[str, str | None] = dict.fromkeys(
+            ["B", "N", "sets", "periods_given", "steps", "steps_of_x"]
+        )
         states = {f"g_{state}": "real, (B, N)" for state in program.states}
         table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
-        table.update(scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)")
+        table.update(
+            scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)", x="real, (steps_of_x, B, N)"
+        )
+        for output, dtype in {**self.written, **self.copied}.items():
+            table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
             return {**table, "tile": None}
         integers = "k radius H W grouped kept maps pieces owners turns slots longest"
         table.update(dict.fromkeys(integers.split()))
+        table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(won="np.int32, (B, k, 3)", keys="whole, (B, kept)")
         table.update(map_keys="whole, (B, maps)", map_places="np.int64, (B, maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
@@ -586,15 +593,7 @@ class _Source:
         return {**table, "held_of": "np.uint8, (slots, longest)"}
 
     def head(self) -> list[str]:
-        # An explicit signature: a read-only input (a memory map) must not compile the kernel again.
-        types = {"at": "types.int64[::1]", "x": "types.Array(real_type, 3, 'C', readonly=True)"}
-        outputs = {**self.written, **self.copied}
-        types.update({f"out_{name}": f"{kind}[:, :, ::1]" for name, kind in outputs.items()})
-        if self.program.inhibition is not None:
-            types["winners"] = "types.int32[:, :, :, ::1]"
-        types.update(dict.fromkeys(["first", "last", "me"], "types.int64"))
-        lines = [_JIT.format(signature=f"types.void({', '.join(types.values())})")]
-        lines += [f"def run({', '.join(types)}):", "    use_widest_vectors()"]
+        lines = [_JIT, "def run(at, first, last, me):", "    use_widest_vectors()"]
         for i, (name, array) in enumerate(self.table.items()):
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
@@ -740,47 +739,47 @@ class _CpuKernel:
         self._run = _module(program).run
         source = _Source(program)
         self._table, self._counters = tuple(source.table), source.counters
+        self._x = self._table.index("x")
         self._whole = np.int32 if program.dtype == "float32" else np.int64
 
     def run(self, launch: Launch) -> None:
         prepared = launch.prepared
         if prepared is None:
             prepared = launch.prepared = self._prepare(launch)
-        table, outputs, items, threads, sharing, _ = prepared
-        get = launch.outputs.get
-        arguments = [table, launch.x, *[get(name, nothing) for name, nothing in outputs]]
+        table, asked, items, threads, sharing, _ = prepared
+        x, outputs = launch.x, launch.outputs
+        table[self._x] = x.data_ptr() if hasattr(x, "data_ptr") else address(x)
+        for i, name in asked:
+            table[i] = BUFFERS.address(outputs[name])
         if threads <= 1:
-            self._run(*arguments, 0, items, 0)
+            self._run(table, 0, items, 0)
         elif sharing is None:
-            _WORKERS.run(lambda first, last, me: self._run(*arguments, first, last, me), items, threads)
+            _WORKERS.run(lambda first, last, me: self._run(table, first, last, me), items, threads)
         else:
             sharing[:] = 0
-            _WORKERS.run(lambda _first, _last, me: self._run(*arguments, 0, items, me), threads, threads)
+            _WORKERS.run(lambda _first, _last, me: self._run(table, 0, items, me), threads, threads)
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
-        """Return the table, outputs' names with what stands for those not asked, how to share, and what to keep."""
+        """Return the table, the places of outputs in it, items and threads to share them, and what must stay alive."""
         program = self.program
         B, N = launch.states[0].shape
-        outputs: list[tuple[str, np.ndarray]] = []
-        for name in program.records:
-            # the rows write it in any case: one step's memory takes what nobody asked for
-            asked = name in launch.outputs
-            outputs.append(
-                (name, np.empty((0 if asked else 1, B, N), "bool" if name == "spikes" else program.dtype))
-            )
-        outputs += [(name, np.empty((0, 0, 0), program.dtype)) for name in program.states]
-        outputs.append(("refractory", np.empty((0, 0, 0), np.int32)))
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}
         values.update(zip([f"g_{state}" for state in program.states], launch.states, strict=True))
         values.update(sets=launch.refractory.shape[1], arrays=launch.arrays)
         values.update(periods=launch.periods, periods_given=launch.periods.size)
+        values.update(x=0, steps_of_x=1 if launch.constant_input else launch.steps)
+        for name in (*program.records, *program.states, "refractory", "winners"):
+            out = name if name == "winners" else f"out_{name}"
+            values.update({f"steps_of_{name}": launch.steps if name in launch.outputs else 0, out: 0})
+        for name in set(program.records) - set(launch.outputs):
+            # the rows write it in any case: one step's memory takes what nobody asked for
+            values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
         sharing = None
         if launch.winners is None:
             tile = values["tile"] = _tile(B, N, threads)
             items = B * -(-N // tile)
         else:
-            outputs.append(("winners", np.empty((0, 0, 0, 0), np.int32)))
             k, radius, H, W = launch.winners
             F, items = N // (H * W), B
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F)
@@ -792,8 +791,11 @@ class _CpuKernel:
                 sharing = values["turns"] = np.zeros((B, owners + 2, LINE // 8), np.int64)
         threads = threads if sharing is not None else min(threads, items)
         entries = [values[name] for name in self._table]
-        numbers = [entry.ctypes.data if isinstance(entry, np.ndarray) else entry for entry in entries]
-        return np.array(numbers, np.int64), outputs, items, threads, sharing, entries
+        numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
+        asked = []
+        for name in launch.outputs:
+            asked.append((self._table.index(name if name == "winners" else f"out_{name}"), name))
+        return np.array(numbers, np.int64), asked, items, threads, sharing, entries
 
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
@@ -818,12 +820,22 @@ class _CpuKernel:
         return launch.scratch[key]
 
 
-@cache
-def _from_numpy() -> Callable[[np.ndarray], Any]:
-    # torch is imported by whoever has a tensor; asking for it again at every step takes longer than the conversion
-    from torch import from_numpy
+class _Torch(NamedTuple):
+    """What of torch is needed at every step: to import it and to look it up would take a while."""
 
-    return from_numpy
+    from_numpy: Callable[[np.ndarray], Any]
+    #: Kinds of tensors: others may have no memory of their own.
+    plain: tuple[type, ...]
+    dtypes: dict[str, Any]
+    strided: Any
+
+
+@cache
+def _torch() -> _Torch:
+    import torch
+
+    dtypes = {"float32": torch.float32, "float64": torch.float64}
+    return _Torch(torch.from_numpy, (torch.Tensor, torch.nn.Parameter), dtypes, torch.strided)
 
 
 class CpuBackend:
@@ -857,15 +869,21 @@ class CpuBackend:
         """Return the one place: the host."""
         return "host"
 
-    def take(self, x: Any, dtype: str) -> np.ndarray:
-        """Return a numpy array or a tensor as a contiguous numpy array."""
+    def take(self, x: Any, dtype: str) -> Any:
+        """Return a contiguous numpy array, or a tensor on the CPU as it is where it is contiguous and of this type."""
         if hasattr(x, "detach"):
-            try:
-                x = x.numpy()
-            except (TypeError, RuntimeError):  # on a GPU, of a type numpy lacks, or requiring a gradient
-                import torch
-
-                x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
+            torch = _torch()
+            kind = torch.dtypes[dtype]
+            if (
+                x.dtype is kind
+                and type(x) in torch.plain
+                and x.is_cpu
+                and x.layout is torch.strided
+                and x.is_contiguous()
+                and not x.is_neg()
+            ):
+                return x
+            x = x.detach().to("cpu", kind).numpy(force=True)
         return np.ascontiguousarray(x, dtype=dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
@@ -880,12 +898,12 @@ class CpuBackend:
         """Return the array itself."""
         return array
 
-    def give(self, array: np.ndarray, like: Any) -> Any:
-        """Return the array, as a tensor on the input's device if the input was one."""
-        if hasattr(like, "detach"):
-            tensor = _from_numpy()(array)
-            return tensor if like.is_cpu else tensor.to(like.device)
-        return array
+    def giver(self, like: Any) -> Callable[[np.ndarray], Any]:
+        """Return what makes an array a tensor on the input's device if the input was one."""
+        if not hasattr(like, "detach"):
+            return lambda array: array
+        from_numpy = _torch().from_numpy
+        return from_numpy if like.is_cpu else lambda array: from_numpy(array).to(like.device)
 
 
 BACKEND = CpuBackend()

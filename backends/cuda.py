@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -314,16 +315,15 @@ class CudaBackend:
         """Return it as a numpy array."""
         return self._device.download(array)
 
-    def give(self, array: Any, like: Any) -> Any:
-        """Return a tensor on the GPU as it is, and anything else copied to the host."""
+    def giver(self, like: Any) -> Callable[[Any], Any]:
+        """Return what leaves a tensor on the GPU as it is, and copies anything else to the host."""
         if _on_gpu(like):
-            return array
-        host = self._device.download(array)
+            return lambda array: array
         if _is_tensor(like):
             import torch
 
-            return torch.from_numpy(host)
-        return host
+            return lambda array: torch.from_numpy(self._device.download(array))
+        return self._device.download
 
 
 BACKEND = CudaBackend()

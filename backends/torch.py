@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -200,12 +201,20 @@ class _TorchKernel:
         if launch.prepared is None:
             launch.prepared = self._prepare(launch)
         steps, tiles, score = launch.prepared
-        program, outputs = self.program, launch.outputs
+        program = self.program
+        B, N = launch.refractory.shape
+        outputs = {
+            name: output.view(launch.steps, B, -1, 3)
+            if name == "winners"
+            else output.view(launch.steps, B, N)
+            for name, output in launch.outputs.items()
+        }
+        given = launch.x.view(-1, B, N)
         at = {name: i for i, name in enumerate((*program.states, "refractory", "u_pre", *program.records))}
         # the counters are recorded once the winners have set them
         recorded = [(at[name], outputs[name]) for name in outputs if name not in ("winners", "refractory")]
         for t in range(launch.steps):
-            x = launch.x[0 if launch.constant_input else t]
+            x = given[0 if launch.constant_input else t]
             some_free = False
             for place, kept, constants, own_score in tiles:
                 step = steps[0]
@@ -396,9 +405,9 @@ class TorchBackend:
         """Return it as a numpy array."""
         return array.cpu().numpy()
 
-    def give(self, array: torch.Tensor, like: Any) -> Any:
-        """Return the tensor, or a numpy array for numpy input."""
-        return array if hasattr(like, "detach") else array.numpy()
+    def giver(self, like: Any) -> Callable[[torch.Tensor], Any]:
+        """Return what leaves a tensor as it is, or makes it a numpy array for numpy input."""
+        return (lambda array: array) if hasattr(like, "detach") else (lambda array: array.numpy())
 
 
 def _device(like: Any) -> Any:

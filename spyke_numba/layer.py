@@ -37,15 +37,13 @@ _MOST_PLANS = 32
 class _Plan:
     """What a call of `run` or `step` comes to, once checked."""
 
-    #: Name, shape for the kernel and dtype of each, and its shape for the user.
+    #: Name, shape and dtype of each.
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
-    shapes: dict[str, tuple[int, ...]]
     scope: Scope | None
     winners: tuple[int, int, int, int] | None
     records: tuple[str, ...]
     steps: int
     constant_input: bool
-    native_input: tuple[int, int, int]
     #: The kernel and what it ran on last; None once state or constants have moved.
     bound: tuple[backends.Kernel, backends.Launch] | None = None
 
@@ -138,6 +136,7 @@ class Layer:
         self._counted_by: Scope | None = None
         self._like: Any = None
         self._place: Any = None
+        self._give: Any = None
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
@@ -222,7 +221,7 @@ class Layer:
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("_kernels", "_constants", "_plans", "_scratch")
+            if name not in ("_constants", "_give", "_plans", "_scratch")
         }
         kept["_like"] = kept["_place"] = None
         if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
@@ -239,7 +238,7 @@ class Layer:
         return twin
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        vars(self).update(kept, _constants=None, _plans={}, _scratch={})
+        vars(self).update(kept, _constants=None, _give=None, _plans={}, _scratch={})
         if isinstance(self._backend, str):
             self._backend = backends.choose(self._backend)
         if self._states is not None:
@@ -261,12 +260,10 @@ class Layer:
         assert self._states is not None
         names = ("u", *self._neuron.spec.states, "refractory")
         full = (self._batch, *self._shape)  # type: ignore[misc]
-        copies = {}
+        copies, give = {}, self._backend.giver(self._like)
         hosts = [*(self._backend.download(array) for array in self._states), self._counters()]
         for name, host in zip(names, hosts, strict=True):
-            copies[name] = self._backend.give(
-                self._backend.upload(host.reshape(full), self._like), self._like
-            )
+            copies[name] = give(self._backend.upload(host.reshape(full), self._like))
         return types.MappingProxyType(copies)
 
     @state.setter
@@ -519,9 +516,10 @@ class Layer:
             periods = np.atleast_1d(np.asarray(self._values[REFRACTORY])).astype(np.int32).reshape(-1)
             self._constants = tuple(self._backend.upload(host, like) for host in (scalars, arrays, periods))
             self._unbind()
-        if moved or hasattr(like, "detach") != hasattr(self._like, "detach"):
+        if moved or self._give is None or hasattr(like, "detach") != hasattr(self._like, "detach"):
             # an empty one: the input itself may be large
             self._like = like.new_empty(0) if hasattr(like, "detach") else None
+            self._give = self._backend.giver(self._like)
         self._place = place
 
     def _bound(self, plan: _Plan) -> tuple[backends.Kernel, backends.Launch]:
@@ -565,7 +563,7 @@ class Layer:
                 self._plans.clear()
             self._plans[key] = plan
         backend = self._backend
-        native = backend.take(x, self._dtype).reshape(plan.native_input)
+        native = backend.take(x, self._dtype)
         self._bind(x)
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)
@@ -577,8 +575,7 @@ class Layer:
             launch.x, launch.outputs = native, outputs
             kernel.run(launch)
             launch.x, launch.outputs = None, {}
-        like, shapes = self._like, plan.shapes
-        return Recording(outputs, lambda name, array: backend.give(array.reshape(shapes[name]), like))
+        return Recording(outputs, self._give)
 
     def _record(
         self,
@@ -637,7 +634,7 @@ class Layer:
             host = self._backend.download(self._states[("u", *self._neuron.spec.states).index(name)])
         shape = (1, *((self._batch,) if has_batch else ()), *self._shape)
         one = host.reshape(shape)[: int(kept)]
-        return self._backend.give(self._backend.upload(one, self._like), self._like)
+        return self._give(self._backend.upload(one, self._like))
 
     def _plan(
         self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool
@@ -663,24 +660,20 @@ class Layer:
         _, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
         kinds = {"spikes": "bool", "refractory": "int32", "winners": "int32"}
         k = 0 if inhibition is None else inhibition.k
-        N = math.prod(shape)
-        steps_axis, batch_axis = () if single else (T,), (batch,) if has_batch else ()
-        outputs, shapes = [], {}
+        outer = (*(() if single else (T,)), *((batch,) if has_batch else ()))
+        outputs = []
         for name in dict.fromkeys(record):
-            native, per_sample = ((k, 3), (k, 3)) if name == "winners" else ((N,), shape)
-            outputs.append((name, (T, batch, *native), kinds.get(name, self._dtype)))
-            shapes[name] = (*steps_axis, *batch_axis, *per_sample)
+            per_sample = (k, 3) if name == "winners" else shape
+            outputs.append((name, (*outer, *per_sample), kinds.get(name, self._dtype)))
         # spikes are written in any case, unless their numbers are asked for alone: fewer kernels to compile
         wanted = {"spikes", *record} if "pulses" not in record else set(record)
         return _Plan(
             outputs=tuple(outputs),
-            shapes=shapes,
             scope=None if inhibition is None else inhibition.scope,
             winners=None if inhibition is None else (inhibition.k, inhibition.radius, H, W),
             records=tuple(name for name in RECORDS if name in wanted),
             steps=T,
             constant_input=one_step,
-            native_input=(1 if one_step else T, batch, N),
         )
 
     def _fit(self, given: tuple[int, ...], one_step: bool) -> tuple[tuple[int, ...], int, bool]:

@@ -20,7 +20,7 @@ class Recording(Mapping[str, Any]):
         Feature, row and column in the order in which they were picked, -1 where there is none.
     """
 
-    def __init__(self, arrays: Mapping[str, Any], give: Callable[[str, Any], Any] | None = None):
+    def __init__(self, arrays: Mapping[str, Any], give: Callable[[Any], Any] | None = None):
         self._arrays = dict(arrays)
         # a backend's arrays become the user's when they are asked for: not all of them are, and a GPU need not wait
         self._give = give
@@ -34,7 +34,7 @@ class Recording(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         given = self._given.get(name)
         if given is None and self._give is not None:
-            given = self._given[name] = self._arrays[name] = self._give(name, self._arrays[name])
+            given = self._given[name] = self._arrays[name] = self._give(self._arrays[name])
         return self._given[name] if given is None else given
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -139,9 +139,9 @@ def test_kinds_of_input(backend: Backend) -> None:
 def test_torch_on_the_cpu_is_shared_not_copied() -> None:
     x = torch.rand(4, 1, 6)
     backend = backends.get("cpu")
-    assert backend.take(x, "float32").ctypes.data == x.data_ptr()
+    assert backend.take(x, "float32").data_ptr() == x.data_ptr()
     array = np.zeros(3)
-    assert backend.give(array, x).data_ptr() == array.ctypes.data
+    assert backend.giver(x)(array).data_ptr() == array.ctypes.data
     assert backends.get("torch").take(x, "float32").data_ptr() == x.data_ptr()
 
 
