@@ -104,6 +104,9 @@ class Backend(Protocol):
     def upload(self, host: np.ndarray, like: Any) -> Any:
         """Return a numpy array's copy where results for the input `like` live."""
 
+    def fill(self, array: Any, host: np.ndarray) -> None:
+        """Overwrite an array of this backend with a numpy array's values, broadcast to its shape."""
+
     def download(self, array: Any) -> np.ndarray:
         """Return an array of this backend as a numpy array."""
 

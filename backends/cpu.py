@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch
+from spyke_numba.backends._threads import ATOMICS, LINE, TEAMS
 from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.engine import (
     FLOAT_FORMATS,
@@ -32,8 +30,6 @@ LARGEST_TILE = 65_536
 SMALLEST_TILE = 8192
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
-#: Bytes from one counter to the next, each in a cache line of its own.
-LINE = 64
 #: Below this many neuron-steps a second thread costs more than it gives.
 PARALLEL_NEURON_STEPS = 800_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
@@ -186,44 +182,10 @@ def order_key(x):
 _IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
 # an explicit signature: it is compiled, or comes from the disk, when the module is loaded
-_JIT = (
-    '@njit("void(int64[::1], int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
-)
+_JIT = '@njit("void(int64[::1], int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
 _JIT_ROW = '@njit(error_model="numpy", _nrt=False)'
 
 _COMPETITION = '''\
-def _atomic(result, count, build):
-    # an operation on the 64-bit integer at an address
-    word = ir.IntType(64)
-
-    def generate(context, builder, signature, arguments):
-        return build(builder, builder.inttoptr(arguments[0], word.as_pointer()), *arguments[1:])
-
-    if count == 1:
-        @intrinsic
-        def operation(context, address):
-            return result(types.int64), generate
-    elif count == 2:
-        @intrinsic
-        def operation(context, address, value):
-            return result(types.int64, types.int64), generate
-    else:
-        @intrinsic
-        def operation(context, address, old, new):
-            return result(types.int64, types.int64, types.int64), generate
-    return operation
-
-
-_load = _atomic(types.int64, 1, lambda b, at: b.load_atomic(at, "acquire", 8, typ=ir.IntType(64)))
-_add = _atomic(types.int64, 2, lambda b, at, value: b.atomic_rmw("add", at, value, "acq_rel"))
-_replace = _atomic(
-    types.boolean, 3, lambda b, at, old, new: b.extract_value(b.cmpxchg(at, old, new, "acq_rel", "acquire"), 1)
-)
-_yield = types.ExternalFunction("sched_yield", types.int32())
-#: Tries before a thread that waits lets another have its core.
-PATIENCE = 1000
-
-
 @njit(_nrt=False)
 def claim(turns, t, me, owners, pieces):
     """Return a piece of step t that nobody has yet: of one's own, which are in one's cache, then of another's; or -1.
@@ -250,15 +212,6 @@ def completes(turns, t, owners, pieces):
 @njit(_nrt=False)
 def next_step(turns, owners):
     _add(turns + (owners + 1) * LINE, 1)
-
-
-@njit(_nrt=False)
-def wait(turns, t, owners):
-    tries = 0
-    while _load(turns + (owners + 1) * LINE) <= t:
-        tries += 1
-        if tries > PATIENCE:
-            _yield()
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -339,7 +292,10 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
 
 _FREE = """\
 tiles = (N + tile - 1) // tile
-for item in range(first, last):
+while True:
+    item = _add(progress, 1)
+    if item >= B * tiles:
+        break
     b = item // tiles
     lo = (item % tiles) * tile
     hi = min(lo + tile, N)
@@ -359,8 +315,13 @@ row_keys, front_runners = rows_of_keys[me], front_runners_of[me]
 # with many winners it takes longer to tell whether a map can win than to find its place
 prune = k <= 32
 {prepare}
-for b in range(first, last):
-    turns_b = turns + b * (owners + 2) * LINE
+b = -1
+while True:
+    # samples one after the other where threads share each, else whichever has not been taken
+    b = b + 1 if owners > 0 else _add(progress, 1)
+    if b >= B:
+        break
+    turns_b = progress + (2 + b * (owners + 2)) * LINE
     for t in range(steps):
         piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
         concludes = owners == 0
@@ -410,7 +371,7 @@ for b in range(first, last):
                 concludes |= completes(turns_b, t, owners, pieces)
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
         if not concludes:
-            wait(turns_b, t, owners)
+            wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
         {count}
         n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])
@@ -488,8 +449,17 @@ def _filled(template: str, **blocks: list[str]) -> list[str]:
     return lines
 
 
+#: The caller's thread returns last, since memory is its own; progress holds who has taken what, and who has ended.
+_END = """\
+if me > 0:
+    _add(progress + LINE, 1)
+else:
+    wait_until(progress + LINE, threads - 1)
+"""
+
+
 def _body(lines: list[str]) -> list[str]:
-    return [*(f"    {line}" for line in lines), ""]
+    return [*(f"    {line}" for line in [*lines, *_END.splitlines()]), ""]
 
 
 class _Source:
@@ -571,9 +541,8 @@ class _Source:
         """What the table of a launch holds, in order: integers, and addresses of arrays with their dtype and shape."""
         program = self.program
         scalars, arrays = len(program.scalars), len(program.arrays)
-        table: dict[str, str | None] = dict.fromkeys(
-            ["B", "N", "sets", "periods_given", "steps", "steps_of_x"]
-        )
+        integers = "B N sets periods_given steps steps_of_x threads progress"
+        table: dict[str, str | None] = dict.fromkeys(integers.split())
         states = {f"g_{state}": "real, (B, N)" for state in program.states}
         table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
         table.update(
@@ -583,7 +552,7 @@ class _Source:
             table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
             return {**table, "tile": None}
-        integers = "k radius H W grouped kept maps pieces owners turns slots longest"
+        integers = "k radius H W grouped kept maps pieces owners slots longest"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(won="np.int32, (B, k, 3)", keys="whole, (B, kept)")
@@ -593,7 +562,7 @@ class _Source:
         return {**table, "held_of": "np.uint8, (slots, longest)"}
 
     def head(self) -> list[str]:
-        lines = [_JIT, "def run(at, first, last, me):", "    use_widest_vectors()"]
+        lines = [_JIT, "def run(at, me):", "    use_widest_vectors()"]
         for i, (name, array) in enumerate(self.table.items()):
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
@@ -652,7 +621,7 @@ class _Source:
             inhibited=[_INHIBITED[scope, compact]],
             counter=[_COUNTER[scope, compact]],
         )
-        return [f"LINE = {LINE}", _COMPETITION, *functions, *self.head(), *_body(loop)]
+        return [_COMPETITION, *functions, *self.head(), *_body(loop)]
 
     def text(self) -> str:
         body = self.free() if self.program.inhibition is None else self.competing()
@@ -664,7 +633,7 @@ class _Source:
             ir_real=_IR_REAL[self.program.dtype],
             **FLOAT_FORMATS[self.program.dtype],
         )
-        return "\n".join([header, *constants, "", "", *helpers, "", *body])
+        return "\n".join([header, ATOMICS, *constants, "", "", *helpers, "", *body])
 
 
 def source(program: Program) -> str:
@@ -684,46 +653,6 @@ def _module(program: Program) -> ModuleType:
     return load_module(
         f"{program.label}_cpu", source(program), f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
     )
-
-
-class _Workers:
-    """A pool of threads for kernels that release the interpreter's lock, made when first needed."""
-
-    def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._pool, self._lock = None, threading.Lock()
-
-    def run(self, work: Callable[[int, int, int], None], items: int, threads: int) -> None:
-        """Call ``work(first, last, thread)`` until all items are done, on so many threads, this one being 0."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), "spyke_numba")
-            pool = self._pool
-        # a few pieces per thread, taken as threads come free, since the cores of a shared machine are not equal
-        piece = max(1, items // (threads * 4))
-        starts = iter(range(0, items, piece))
-        taking = threading.Lock()
-
-        def drain(thread: int) -> None:
-            while True:
-                with taking:
-                    first = next(starts, None)
-                if first is None:
-                    return
-                work(first, min(first + piece, items), thread)
-
-        others = [pool.submit(drain, thread) for thread in range(1, threads)]
-        drain(0)
-        for other in others:
-            other.result()
-
-
-_WORKERS = _Workers()
 
 
 def _tile(B: int, N: int, threads: int) -> int:
@@ -746,21 +675,19 @@ class _CpuKernel:
         prepared = launch.prepared
         if prepared is None:
             prepared = launch.prepared = self._prepare(launch)
-        table, asked, items, threads, sharing, _ = prepared
+        table, asked, threads, progress, _ = prepared
         x, outputs = launch.x, launch.outputs
         table[self._x] = x.data_ptr() if hasattr(x, "data_ptr") else address(x)
         for i, name in asked:
             table[i] = BUFFERS.address(outputs[name])
-        if threads <= 1:
-            self._run(table, 0, items, 0)
-        elif sharing is None:
-            _WORKERS.run(lambda first, last, me: self._run(table, first, last, me), items, threads)
+        progress[:] = 0
+        if threads == 1:
+            self._run(table, 0)
         else:
-            sharing[:] = 0
-            _WORKERS.run(lambda _first, _last, me: self._run(table, 0, items, me), threads, threads)
+            TEAMS.run(lambda me: self._run(table, me), threads)
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
-        """Return the table, the places of outputs in it, items and threads to share them, and what must stay alive."""
+        """Return the table, the places of outputs in it, the threads, their progress, and what must stay alive."""
         program = self.program
         B, N = launch.states[0].shape
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
@@ -775,27 +702,26 @@ class _CpuKernel:
         for name in set(program.records) - set(launch.outputs):
             # the rows write it in any case: one step's memory takes what nobody asked for
             values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
-        sharing = None
+        owners = 0
         if launch.winners is None:
             tile = values["tile"] = _tile(B, N, threads)
-            items = B * -(-N // tile)
+            threads = min(threads, B * -(-N // tile))
         else:
             k, radius, H, W = launch.winners
-            F, items = N // (H * W), B
-            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F)
+            F = N // (H * W)
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
-            pieces = owners * max(1, round(N / (max(1, owners) * GROUP)))
-            values.update(self._scratch(launch, B, N, F, min(threads, max(owners, B))))
-            values.update(owners=owners, pieces=min(pieces, F) if owners else 1, turns=0)
-            if owners:
-                sharing = values["turns"] = np.zeros((B, owners + 2, LINE // 8), np.int64)
-        threads = threads if sharing is not None else min(threads, items)
+            threads = owners or min(threads, B)
+            pieces = min(F, owners * max(1, round(N / (owners * GROUP)))) if owners else 1
+            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
+            values.update(self._scratch(launch, B, N, F, threads))
+        progress = np.zeros((2 + B * (owners + 2 if owners else 0), LINE // 8), np.int64)
+        values.update(threads=threads, progress=progress)
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
         asked = []
         for name in launch.outputs:
             asked.append((self._table.index(name if name == "winners" else f"out_{name}"), name))
-        return np.array(numbers, np.int64), asked, items, threads, sharing, entries
+        return np.array(numbers, np.int64), asked, threads, progress, entries
 
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
@@ -893,6 +819,10 @@ class CpuBackend:
     def upload(self, host: np.ndarray, like: Any) -> np.ndarray:
         """Return a copy."""
         return np.array(host)
+
+    def fill(self, array: np.ndarray, host: np.ndarray) -> None:
+        """Overwrite it."""
+        array[...] = host
 
     def download(self, array: np.ndarray) -> np.ndarray:
         """Return the array itself."""

@@ -67,6 +67,9 @@ class Device(Protocol):
     def upload(self, host: np.ndarray) -> Any:
         """Return a copy of a numpy array in device memory."""
 
+    def fill(self, array: Any, host: np.ndarray) -> None:
+        """Overwrite device memory with a numpy array's values, broadcast to its shape."""
+
     def download(self, array: Any) -> np.ndarray:
         """Return device memory as a numpy array."""
 
@@ -134,6 +137,14 @@ class _Gpu:
         from numba import cuda
 
         return cuda.to_device(np.ascontiguousarray(host))
+
+    def fill(self, array: Any, host: np.ndarray) -> None:
+        if _is_tensor(array):
+            import torch
+
+            array.copy_(torch.tensor(host))
+        else:
+            array.copy_to_device(np.ascontiguousarray(np.broadcast_to(host, array.shape)))
 
     def download(self, array: Any) -> np.ndarray:
         return array.cpu().numpy() if _is_tensor(array) else array.copy_to_host()
@@ -308,8 +319,12 @@ class CudaBackend:
         if _on_gpu(like):
             import torch
 
-            return torch.tensor(host, device=like.device)
+            return torch.tensor(np.ascontiguousarray(host), device=like.device)
         return self._device.upload(np.array(host))
+
+    def fill(self, array: Any, host: np.ndarray) -> None:
+        """Overwrite it."""
+        self._device.fill(array, host)
 
     def download(self, array: Any) -> np.ndarray:
         """Return it as a numpy array."""

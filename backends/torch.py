@@ -399,7 +399,13 @@ class TorchBackend:
         """Return a copy on the input's device."""
         import torch
 
-        return torch.tensor(host, device=_device(like))
+        return torch.tensor(np.ascontiguousarray(host), device=_device(like))
+
+    def fill(self, array: torch.Tensor, host: np.ndarray) -> None:
+        """Overwrite it."""
+        import torch
+
+        array.copy_(torch.tensor(host))
 
     def download(self, array: torch.Tensor) -> np.ndarray:
         """Return it as a numpy array."""

@@ -137,6 +137,7 @@ class Layer:
         self._like: Any = None
         self._place: Any = None
         self._give: Any = None
+        self._starts: list[np.ndarray] | None = None
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
@@ -214,7 +215,7 @@ class Layer:
             values = resolve(neuron, self._shape, self._seed)
             self._values = values
         self._neuron = neuron
-        self._constants = None
+        self._constants = self._starts = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what belongs to a process: memory of a device, compiled code."""
@@ -300,12 +301,16 @@ class Layer:
 
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
-        if batch is not None:
-            self._batch = whole_number("batch", batch, 1)
+        if batch is not None and whole_number("batch", batch, 1) != self._batch:
+            self._batch = int(batch)
             self._plans.clear()
             self._scratch.clear()
-        self._states = None
-        self._unbind()
+            self._states = None
+        elif self._states is not None:
+            # in place: what kernels know of the state stays true
+            for array, value in zip(self._states, self._initial_states(), strict=True):
+                self._backend.fill(array, value)
+            self._backend.fill(self._refractory, np.zeros((), np.int32))
 
     # -- running
 
@@ -432,29 +437,38 @@ class Layer:
                 raise ValueError(f"initial {name} is not finite: give finite numbers")
         self._values, self._shape = values, shape
 
+    def _initial_states(self) -> list[np.ndarray]:
+        """Return the initial value of each state, a number or one per neuron, in the layer's dtype."""
+        assert self._shape is not None
+        if self._starts is None:
+            spec = self._neuron.spec
+            values = dict(self._values)
+            initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
+            starts = []
+            defaults = {"u": initial_u, **{name: state.initial for name, state in spec.states.items()}}
+            for name, default in defaults.items():
+                value = self._initial.get(name, default)
+                values[name] = np.asarray(
+                    call_by_name(value, values) if callable(value) else value, dtype=np.float64
+                )
+                start = values[name].astype(self._dtype)
+                starts.append(np.broadcast_to(start, self._shape).reshape(-1) if start.ndim else start)
+            self._starts = starts
+        return self._starts
+
     def _start(self, like: Any) -> None:
         """Make the initial state where results for the input `like` live."""
         assert self._shape is not None
         if self._batch is None:
             self._batch = 1
-        spec = self._neuron.spec
-        values = dict(self._values)
-        initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
-        hosts = []
-        for name, default in (
-            ("u", initial_u),
-            *((name, state.initial) for name, state in spec.states.items()),
-        ):
-            value = self._initial.get(name, default)
-            values[name] = np.asarray(
-                call_by_name(value, values) if callable(value) else value, dtype=np.float64
-            )
-            full = np.broadcast_to(values[name], self._shape).reshape(-1)
-            hosts.append(np.tile(full.astype(self._dtype), (self._batch, 1)))
-        self._states = [self._backend.upload(host, like) for host in hosts]
-        self._refractory = self._backend.upload(np.zeros(hosts[0].shape, np.int32), like)
+        full = (self._batch, math.prod(self._shape))
+        self._states = [
+            self._backend.upload(np.broadcast_to(start, full), like) for start in self._initial_states()
+        ]
+        self._refractory = self._backend.upload(np.zeros(full, np.int32), like)
         self._counted_by = None
         self._place = self._backend.place(like)
+        self._unbind()
 
     def _maps(self) -> tuple[int, int]:
         """Return the number of feature maps, and of neurons in one."""

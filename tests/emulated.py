@@ -48,6 +48,9 @@ class EmulatedDevice:
     def upload(self, host: np.ndarray) -> np.ndarray:
         return np.array(host)
 
+    def fill(self, array: np.ndarray, host: np.ndarray) -> None:
+        array[...] = host
+
     def download(self, array: np.ndarray) -> np.ndarray:
         return array
 

@@ -1,0 +1,169 @@
+"""Threads that run compiled kernels together: they find each other through counters in memory, within microseconds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable
+from functools import cache
+from queue import SimpleQueue
+
+import numpy as np
+
+from spyke_numba.buffers import address
+from spyke_numba.generated import load_module
+
+#: Bytes from one counter to the next, each in a cache line of its own.
+LINE = 64
+#: Looks of a thread without work at the counter, about 0.1 ms of them, before it sleeps: to wake it takes as long.
+_LOOKS = 3000
+
+#: What kernels need to work together; it takes `ir`, `types`, `njit` and `intrinsic` from the text before it.
+ATOMICS = f'''\
+LINE = {LINE}
+#: Looks before a thread that waits for others lets them have its core.
+PATIENCE = 1000
+
+
+def _atomic(result, count, build):
+    # an operation on the 64-bit integer at an address, with up to two values
+    def generate(context, builder, signature, arguments):
+        return build(builder, builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), *arguments[1:])
+
+    def one(context, address):
+        return result(types.int64), generate
+
+    def two(context, address, value):
+        return result(types.int64, types.int64), generate
+
+    def three(context, address, old, new):
+        return result(types.int64, types.int64, types.int64), generate
+
+    return intrinsic((one, two, three)[count])
+
+
+_load = _atomic(types.int64, 0, lambda b, at: b.load_atomic(at, "acquire", 8, typ=ir.IntType(64)))
+_add = _atomic(types.int64, 1, lambda b, at, value: b.atomic_rmw("add", at, value, "acq_rel"))
+_replace = _atomic(
+    types.boolean, 2, lambda b, at, old, new: b.extract_value(b.cmpxchg(at, old, new, "acq_rel", "acquire"), 1)
+)
+
+
+@intrinsic
+def _pause(context):
+    """Tell the processor that this is a loop of looks."""
+
+    def generate(context, builder, signature, arguments):
+        if {platform.machine() in ("x86_64", "AMD64")}:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+{'_yield = types.ExternalFunction("sched_yield", types.int32())' if os.name == "posix" else "_yield = _pause"}
+
+
+@njit(_nrt=False)
+def wait_until(counter, least):
+    """Wait until the number at an address is at least so large."""
+    looks = 0
+    while _load(counter) < least:
+        looks += 1
+        if looks < PATIENCE:
+            _pause()
+        else:
+            _yield()
+
+
+'''
+
+_IDLE = '''\
+"""Generated for threads without work. Do not edit."""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+{atomics}
+@njit("boolean(int64, int64, int64)", cache=True, nogil=True, _nrt=False)
+def changes(counter, value, looks):
+    """Look at the number at an address until it is another, and return whether it is."""
+    for _ in range(looks):
+        if _load(counter) != value:
+            return True
+        _pause()
+    return False
+'''
+
+
+@cache
+def _changes() -> Callable[[int, int, int], bool]:
+    import llvmlite
+    import numba
+
+    versions = f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
+    return load_module("threads", _IDLE.format(atomics=ATOMICS), versions).changes
+
+
+class _Team:
+    """Threads beside the caller's, which stay awake for a moment after each call."""
+
+    def __init__(self, threads: int):
+        self._changes = _changes()
+        self._calls = np.zeros(1, np.int64)
+        self._work: Callable[[int], None] | None = None
+        self._asleep = [False] * (threads - 1)
+        self._alarms: list[SimpleQueue[None]] = [SimpleQueue() for _ in self._asleep]
+        for i in range(threads - 1):
+            threading.Thread(target=self._serve, args=(i,), name="spyke_numba", daemon=True).start()
+
+    def run(self, work: Callable[[int], None]) -> None:
+        """Call ``work(thread)`` on all threads, 0 being the caller's, in which it must wait for the others to end."""
+        self._work = work
+        self._calls[0] += 1
+        for asleep, alarm in zip(self._asleep, self._alarms, strict=True):
+            if asleep:
+                alarm.put(None)
+        work(0)
+        self._work = None
+
+    def _serve(self, i: int) -> None:
+        counter, done = address(self._calls), 0
+        while True:
+            if not self._changes(counter, done, _LOOKS):
+                self._asleep[i] = True
+                # an alarm may be left from a call that was seen without it
+                while self._calls[0] == done:
+                    self._alarms[i].get()
+                self._asleep[i] = False
+            done += 1
+            work = self._work
+            assert work is not None
+            work(i + 1)
+            del work
+
+
+class Teams:
+    """Teams of threads, made when needed: callers that run at the same time have one each."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[_Team]] = {}
+        if hasattr(os, "register_at_fork"):
+            # a child has no threads but the one that forked
+            os.register_at_fork(after_in_child=self._free.clear)
+
+    def run(self, work: Callable[[int], None], threads: int) -> None:
+        """Call ``work(thread)`` on so many threads, this one being 0, in which it must wait for the others to end."""
+        free = self._free.setdefault(threads, [])
+        try:
+            team = free.pop()
+        except IndexError:
+            team = _Team(threads)
+        team.run(work)
+        free.append(team)
+
+
+TEAMS = Teams()
