@@ -14,6 +14,7 @@ from spyke_numba.backends._threads import ATOMICS, LINE, TEAMS
 from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.engine import (
     FLOAT_FORMATS,
+    MOST_STEPS,
     RECORDS,
     REFRACTORY,
     Counters,
@@ -132,6 +133,13 @@ def count_down(counters):
         if most > NO_STEPS:
             for j in range(block.size):
                 block[j] = max(block[j] - ONE_STEP, NO_STEPS)
+
+
+@njit(_nrt=False)
+def remaining(until, t, out):
+    # how long each neuron is held after so many steps
+    for j in range(until.size):
+        out[j] = max(np.int32(until[j] - t), NO_STEPS)
 
 
 @njit(_nrt=False)
@@ -300,8 +308,10 @@ while True:
     lo = (item % tiles) * tile
     hi = min(lo + tile, N)
     for t in range(steps):
+        now = np.int32(t)
         {advance}
         {record}
+    {settle}
 """
 
 _COMPETING = """\
@@ -476,27 +486,29 @@ class _Source:
         self.counters: Counters = "own"
         if program.compact:
             self.counters = "shared" if program.inhibition == "location" else "free"
+        elif program.inhibition is None:
+            self.counters = "until"
 
     def row(self, name: str, counters: Counters) -> list[str]:
         # a function that advances the neurons of one row by one step
         program = self.program
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
         arguments = ["x", *(f"row_{state}" for state in program.states)]
-        arguments += ["row_r"] if counters in ("own", "shared") else []
+        arguments += ["row_r"] if counters in ("own", "until", "shared") else []
         arguments += [f"row_out_{name}" for name in program.records]
         arguments += ["row_keys"] if competes else []
         arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
-        counts = program.inhibition is None and counters == "own"
-        if counts:
-            arguments.append("row_period" if self.varying_period else f"p_{REFRACTORY}")
+        if counters == "until":
+            arguments += ["now", "row_period" if self.varying_period else "until"]
         body = ["i_in = x[j]", *(f"s_{state} = row_{state}[j]" for state in program.states)]
-        body += ["r = row_r[j]"] if counters in ("own", "shared") else []
+        body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
         body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
-        if counts and self.varying_period:
-            body.append(f"p_{REFRACTORY} = row_period[j]")
+        if counters == "until" and self.varying_period:
+            body.append("until = np.int32(now + ONE_STEP + row_period[j])")
         body += step_lines(program, self.writer, counters)
         body += [f"row_{state}[j] = s_{state}" for state in program.states]
         body += ["row_r[j] = r"] if counters == "own" else []
+        body += ["if spiked:", "    row_r[j] = until"] if counters == "until" else []
         nothing = self.writer.constant(0.0)
         quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
         body += [f"row_out_{name}[j] = {(RECORDS if spikes else quiet)[name]}" for name in program.records]
@@ -513,7 +525,8 @@ class _Source:
         program = self.program
         arguments = ["x[t if x.shape[0] > 1 else 0, b, lo:hi]"]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
-        arguments += {"own": ["g_r[b, lo:hi]"], "shared": ["held_r[offset:offset + hi - lo]"]}.get(
+        own = ["g_r[b, lo:hi]"]
+        arguments += {"own": own, "until": own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(
             counters, []
         )
         arguments += [
@@ -522,18 +535,19 @@ class _Source:
         if counters != "held" and program.inhibition is not None:
             arguments.append("own_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
-        if program.inhibition is None and counters == "own":
-            arguments.append("periods[lo:hi]" if self.varying_period else "periods[0]")
+        if counters == "until":
+            arguments += ["now", "periods[lo:hi]" if self.varying_period else "np.int32(t + 1 + periods[0])"]
         return f"{name}({', '.join(arguments)})"
 
     def copies(self) -> list[str]:
         # record what stands in the state of the neurons lo to hi
         held = {f"out_{state}": f"g_{state}" for state in self.program.states}
-        if self.program.inhibition is None:
-            held["out_refractory"] = "g_r"
         lines = []
         for out, array in held.items():
             lines += [f"if {out}.shape[0] > 0:", f"    copy({array}[b, lo:hi], {out}[t, b, lo:hi])"]
+        if self.program.inhibition is None:
+            count = "remaining(g_r[b, lo:hi], t + 1, out_refractory[t, b, lo:hi])"
+            lines += ["if out_refractory.shape[0] > 0:", f"    {count}"]
         return lines
 
     @property
@@ -571,7 +585,13 @@ class _Source:
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
-        loop = _filled(_FREE, advance=[self.call("advance", self.counters)], record=self.copies())
+        loop = _filled(
+            _FREE,
+            advance=[self.call("advance", self.counters)],
+            record=self.copies(),
+            # at the first step a counter is the step until which it holds, and so it goes on until the last
+            settle=["remaining(g_r[b, lo:hi], steps, g_r[b, lo:hi])"] if self.counters == "until" else [],
+        )
         return [
             *self.row("advance", self.counters),
             *self.head(),
@@ -689,6 +709,8 @@ class _CpuKernel:
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table, the places of outputs in it, the threads, their progress, and what must stay alive."""
         program = self.program
+        if launch.steps > MOST_STEPS:
+            raise ValueError(f"the input has {launch.steps} steps: give at most {MOST_STEPS} at once")
         B, N = launch.states[0].shape
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}

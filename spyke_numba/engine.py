@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 GENERATOR_VERSION = 1
 
 DTYPES = ("float32", "float64")
-Counters = Literal["own", "shared", "free", "held"]
+Counters = Literal["own", "until", "shared", "free", "held"]
 REFRACTORY = "refractory_timesteps"
+#: Of a refractory period, and of one launch: so that the sum of two fits into an int32.
+MOST_STEPS = 2**30 - 1
 #: What a step can record beside the states and counters, and the variable that holds it.
 RECORDS = {"spikes": "spiked", "pulses": "pulse", "thresholded": "crossing", "u_pre": "new_u"}
 #: What `spiked` turns into the number of a record, and nothing into 0.
@@ -259,9 +261,10 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
     ----------
     program : Program
     writer : Writer
-    counters : {"own", "shared", "free", "held"}
-        Whether ``r`` is the neuron's own counter, counted down here; the counter of its set, only read here; or is
-        known to be 0 or not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
+    counters : {"own", "until", "shared", "free", "held"}
+        Whether ``r`` is the neuron's own counter, counted down here; the step ``now`` until which it is held, which
+        the backend sets to ``until`` where it spiked; the counter of its set, only read here; or is known to be 0 or
+        not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
     """
     spec = program.spec
     names = {name: f"p_{name}" for name in program.constants}
@@ -272,7 +275,9 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
     else:
         lines, (membrane,) = writer.inlined(spec.functions["membrane"], "membrane", names)
         lines.append(f"new_u = {membrane}")
-        if counters != "free":
+        if counters == "until":
+            lines += ["awake = r <= now", "new_u = where(awake, new_u, p_resting_potential)"]
+        elif counters != "free":
             lines += ["held = r > NO_STEPS", "new_u = where(held, p_resting_potential, new_u)"]
     if program.floor:
         lines.append("new_u = where(new_u < p_floor, p_floor, new_u)")
@@ -288,7 +293,8 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
             "s_u = new_u",
             *(f"s_{state} = new_{state}" for state in spec.states if "adaptation" in spec.functions),
         ]
-    lines.append(f"spiked = (new_u >= p_threshold){'' if counters == 'free' else ' & (r == NO_STEPS)'}")
+    may_spike = {"free": "", "until": " & awake"}.get(counters, " & (r == NO_STEPS)")
+    lines.append(f"spiked = (new_u >= p_threshold){may_spike}")
     resets = adapted
     if "on_spike" in spec.functions:
         after = {**names, **dict(zip(spec.states, adapted, strict=True))}

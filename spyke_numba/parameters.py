@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from spyke_numba.engine import MOST_STEPS
 from spyke_numba.spec import Neuron, Param
 
 Per = Literal["neuron", "feature"]
@@ -101,7 +102,7 @@ def check_values(model: str, name: str, parameter: Param, value: Any) -> None:
         refuse(values < parameter.at_least, f"it must be at least {parameter.at_least:g}")
     if parameter.whole:
         refuse(values != np.floor(values), "it must be a whole number")
-        refuse(values > np.iinfo(np.int32).max, f"it must be at most {np.iinfo(np.int32).max}")
+        refuse(values > MOST_STEPS, f"it must be at most {MOST_STEPS}")
 
 
 def call_by_name(rule: Callable[..., Any], values: Mapping[str, Any]) -> Any:
