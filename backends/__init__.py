@@ -101,6 +101,15 @@ class Backend(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """Return a new array of this backend where results for the input `like` live."""
 
+    def adopt(self, array: Any, like: Any) -> Any:
+        """Return a user's C-contiguous array as one of this backend, never a copy.
+
+        Raises
+        ------
+        ValueError
+            When it cannot be written, or is not where results for the input `like` live.
+        """
+
     def upload(self, host: np.ndarray, like: Any) -> Any:
         """Return a numpy array's copy where results for the input `like` live."""
 

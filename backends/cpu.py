@@ -11,7 +11,7 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.backends._threads import ATOMICS, LINE, TEAMS
-from spyke_numba.buffers import BUFFERS, address
+from spyke_numba.buffers import BUFFERS, address, aligned
 from spyke_numba.engine import (
     FLOAT_FORMATS,
     MOST_STEPS,
@@ -29,6 +29,8 @@ from spyke_numba.generated import load_module
 LARGEST_TILE = 65_536
 #: Shorter rows are not worth a thread of their own.
 SMALLEST_TILE = 8192
+#: Neurons of a tile that are advanced by a few steps at once, while their state is in the first-level cache.
+FEW_NEURONS, FEW_STEPS = 4096, 2
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
 #: Below this many neuron-steps a second thread costs more than it gives.
@@ -305,12 +307,17 @@ while True:
     if item >= B * tiles:
         break
     b = item // tiles
-    lo = (item % tiles) * tile
-    hi = min(lo + tile, N)
-    for t in range(steps):
-        now = np.int32(t)
-        {advance}
-        {record}
+    start = (item % tiles) * tile
+    stop = min(start + tile, N)
+    # of a few thousand neurons a few steps, while their state is in the first-level cache
+    for first in range(0, steps, few_steps):
+        for lo in range(start, stop, few_neurons):
+            hi = min(lo + few_neurons, stop)
+            for t in range(first, min(first + few_steps, steps)):
+                now = np.int32(t)
+                {advance}
+                {record}
+    lo, hi = start, stop
     {settle}
 """
 
@@ -565,7 +572,7 @@ class _Source:
         for output, dtype in {**self.written, **self.copied}.items():
             table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
-            return {**table, "tile": None}
+            return {**table, **dict.fromkeys(["tile", "few_neurons", "few_steps"])}
         integers = "k radius H W grouped kept maps pieces owners slots longest"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
@@ -726,7 +733,8 @@ class _CpuKernel:
             values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
         owners = 0
         if launch.winners is None:
-            tile = values["tile"] = _tile(B, N, threads)
+            tile = _tile(B, N, threads)
+            values.update(tile=tile, few_neurons=FEW_NEURONS, few_steps=FEW_STEPS)
             threads = min(threads, B * -(-N // tile))
         else:
             k, radius, H, W = launch.winners
@@ -838,9 +846,23 @@ class CpuBackend:
         """Return a numpy array that nobody else holds."""
         return BUFFERS.empty(shape, dtype)
 
+    def adopt(self, array: Any, like: Any) -> np.ndarray:
+        """Return a tensor on the CPU as a numpy array, and a numpy array as it is."""
+        if hasattr(array, "detach"):
+            if not array.is_cpu or array.requires_grad:
+                raise ValueError(
+                    f"out holds a tensor on {array.device}: give one on the CPU without a gradient"
+                )
+            return array.numpy()
+        if not array.flags.writeable:
+            raise ValueError("out holds a read-only array: give one that can be written")
+        return array
+
     def upload(self, host: np.ndarray, like: Any) -> np.ndarray:
         """Return a copy."""
-        return np.array(host)
+        copied = aligned(host.shape, host.dtype.name)
+        copied[...] = host
+        return copied
 
     def fill(self, array: np.ndarray, host: np.ndarray) -> None:
         """Overwrite it."""

@@ -314,6 +314,14 @@ class CudaBackend:
             return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
         return self._device.empty(shape, dtype)
 
+    def adopt(self, array: Any, like: Any) -> Any:
+        """Return a tensor on the input's GPU as it is."""
+        if not _on_gpu(like) or not _on_gpu(array) or array.device != like.device or array.requires_grad:
+            raise ValueError(
+                "out holds memory that the GPU does not write: give tensors on the GPU of the input"
+            )
+        return array
+
     def upload(self, host: np.ndarray, like: Any) -> Any:
         """Return a copy in device memory."""
         if _on_gpu(like):

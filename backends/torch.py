@@ -395,6 +395,20 @@ class TorchBackend:
             return torch.from_numpy(BUFFERS.empty(shape, dtype))
         return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
 
+    def adopt(self, array: Any, like: Any) -> torch.Tensor:
+        """Return a tensor on the input's device as it is, and a numpy array as a tensor."""
+        import torch
+
+        if not hasattr(array, "detach"):
+            if not array.flags.writeable:
+                raise ValueError("out holds a read-only array: give one that can be written")
+            array = torch.from_numpy(array)
+        if array.device != torch.device(_device(like)) or array.requires_grad:
+            raise ValueError(
+                f"out holds memory on {array.device}: give it on {_device(like)}, without a gradient"
+            )
+        return array
+
     def upload(self, host: np.ndarray, like: Any) -> torch.Tensor:
         """Return a copy on the input's device."""
         import torch

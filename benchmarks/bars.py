@@ -52,9 +52,39 @@ class Bar:
 
 def _over_floor(model: str, limit: float) -> list[Bar]:
     where = {"model": model, "backend": "cpu", "batch": 1, "steps": 200, "k": 0, "most_threads": True}
+    where["constant"] = False
     return [
-        Bar("scaling", f"{model}, N = {n:,}: over the floor", "over_floor", limit, {**where, "neurons": n})
+        Bar(
+            "scaling",
+            f"{model}, N = {n:,}: over the floor{', into memory that exists' if reuse else ''}",
+            "over_floor",
+            limit,
+            {**where, "neurons": n, "reuse": reuse},
+        )
         for n in (100_000, 1_000_000)
+        for reuse in (False, True)
+    ]
+
+
+def _in_cache() -> list[Bar]:
+    where = {
+        "model": "LIF",
+        "backend": "cpu",
+        "neurons": 10_000,
+        "batch": 1,
+        "steps": 200,
+        "threads": 1,
+        "k": 0,
+    }
+    return [
+        Bar(
+            "scaling",
+            f"LIF, N = 10,000, one thread, {what}: over the floor in the cache",
+            "over_cache_floor",
+            2.5,
+            {**where, "constant": constant},
+        )
+        for constant, what in ((False, "8 MB of input"), (True, "input in the cache"))
     ]
 
 
@@ -83,13 +113,7 @@ _FREE_ONLY = ("Brian2 (cython)", "SpikingJelly", "Norse")
 
 BARS: tuple[Bar, ...] = (
     *_over_floor("LIF", 1.5),
-    Bar(
-        "scaling",
-        "LIF, N = 10,000, one thread: over the floor in the cache",
-        "over_cache_floor",
-        2.5,
-        {"model": "LIF", "backend": "cpu", "neurons": 10_000, "batch": 1, "steps": 200, "threads": 1, "k": 0},
-    ),
+    *_in_cache(),
     *_over_floor("Izhikevich", 2.0),
     *_over_floor("AdEx", 3.0),
     *_over_floor("EIF", 3.0),

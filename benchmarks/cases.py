@@ -41,7 +41,11 @@ MOST_IN_CACHE = 20_000
 
 @dataclass(frozen=True)
 class Case:
-    """One point: a layer, its batch and steps, and where it runs; `k` 0 is a layer without inhibition."""
+    """One point: a layer, its batch and steps, and where it runs; `k` 0 is a layer without inhibition.
+
+    `reuse` writes the spikes into memory that exists, as the floor does; `constant` holds one step's input, so that it
+    stays in the cache.
+    """
 
     model: str
     shape: tuple[int, ...]
@@ -53,6 +57,8 @@ class Case:
     scope: str | None = None
     radius: int = 0
     threshold: float | None = None
+    reuse: bool = False
+    constant: bool = False
 
     @property
     def neuron_steps(self) -> int:
@@ -117,13 +123,13 @@ def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int =
     latest: list[Any] = [None]
     contestants: dict[Any, Callable[[], Any]] = {}
     about: dict[Case, tuple[float, float]] = {}
+    flat, copied = given.reshape(-1), np.empty(x.size, bool)
     for case in cases:
-        run = contestants[case] = _run(case, given, wait, latest)
+        run = contestants[case] = _run(case, given, wait, latest, copied.reshape(x.shape))
         first = run()
         spikes = latest[0].spikes
         total = np.count_nonzero(spikes) if isinstance(spikes, np.ndarray) else int(spikes.sum())
         about[case] = first, total / case.neuron_steps
-    flat, copied = given.reshape(-1), np.empty(x.size, bool)
     for threads in sorted({case.threads for case in cases}):
         copying = floor.copying(flat, copied, threads) if given is x else floor.copying_on_gpu(flat, wait)
         contestants["floor", threads] = copying
@@ -168,15 +174,19 @@ def _given(x: np.ndarray, backend: str) -> tuple[Any, Callable[[], None]]:
     return torch.from_numpy(x).cuda(), torch.cuda.synchronize
 
 
-def _run(case: Case, given: Any, wait: Callable[[], None], latest: list[Any]) -> Callable[[], float]:
+def _run(
+    case: Case, given: Any, wait: Callable[[], None], latest: list[Any], memory: np.ndarray
+) -> Callable[[], float]:
     """Return a contestant that runs from rest and keeps the result, as a user would, until the next one has run."""
     layer = case.layer()
+    potentials, steps = (given[0], case.steps) if case.constant else (given, None)
+    out = {"spikes": memory} if case.reuse else None
 
     def run() -> float:
         ready_memory(case.neuron_steps)
         layer.reset()
         started = time.perf_counter()
-        latest[0] = layer.run(given)
+        latest[0] = layer.run(potentials, steps=steps, out=out)
         wait()
         return time.perf_counter() - started
 
@@ -186,9 +196,11 @@ def _run(case: Case, given: Any, wait: Callable[[], None], latest: list[Any]) ->
 def line(row: dict[str, Any]) -> str:
     """Return a row as a line to read while the rest is measured."""
     shape = "×".join(map(str, (row["steps"], row["batch"], *row["shape"])))
+    where = ", spikes into memory that exists" if row["reuse"] else ""
+    where += ", constant input" if row["constant"] else ""
     inhibition = f", k {row['k']} {row['scope']} radius {row['radius']}" if row["k"] else ""
     return (
-        f"{row['model']:<11}{row['backend']:<6}{row['threads']} thread(s)  {shape}{inhibition}: "
+        f"{row['model']:<11}{row['backend']:<6}{row['threads']} thread(s)  {shape}{inhibition}{where}: "
         f"{row['ns']:.3f} ns per neuron-step, floor {row['floor_ns']:.3f}, ratio {row['over_floor']:.2f}, "
         f"spiking {100 * row['spiking']:.1f} %, first run {row['first_run_s']:.2f} s"
     )

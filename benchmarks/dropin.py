@@ -15,15 +15,13 @@ import torch
 
 from spyke_numba import neurons
 from spyke_numba.benchmarks.eager_baseline import MODELS, EagerLayer
-from spyke_numba.benchmarks.measuring import first_call, interleaved, write_json
+from spyke_numba.benchmarks.measuring import TURN, first_call, interleaved, write_json
 
 SHAPES = {(1, 30, 28, 28): 5, (1, 250, 14, 14): 8, (1, 64, 64, 64): 5, (1, 100, 128, 128): 5}
 THRESHOLD = 10.0
 #: Inputs at which 2 to 6 % of all neuron-steps spike.
 DRIVE = {"LIF_Simple": 2.5, "LIF_ode": 500.0, "EIF": 450.0, "AdEx": 2000.0}
 BLOCK = 20
-#: Steps of a turn at least: each contestant finds the caches full of the other's memory, which a network does once.
-TURN_NEURON_STEPS = 2_000_000
 
 
 def measure(
@@ -40,31 +38,26 @@ def measure(
         spikes["drop-in"] += int((called(x, n_winners=k)[0] > 0).sum())
     compile_seconds = first_call(lambda: fused.run(inputs, k))
 
-    size = shape[1] * shape[2] * shape[3]
-    blocks = -(-TURN_NEURON_STEPS // (BLOCK * size))
-
     def each(layer: Callable[[torch.Tensor], Any]) -> None:
-        for _ in range(blocks):
-            for x in inputs:
-                layer(x)
+        for x in inputs:
+            layer(x)
 
     # turns of many steps, since a network calls its layer in a loop
     contestants = {
         "eager": lambda: each(eager),
         "call": lambda: each(lambda x: called(x, n_winners=k)),
-        "run": lambda: [fused.run(inputs, k) for _ in range(blocks)],
+        "run": lambda: fused.run(inputs, k),
     }
-    medians = interleaved(contestants, seconds)
-    steps = blocks * BLOCK
+    medians = interleaved(contestants, seconds, turn=TURN)
     return {
         "model": model,
         "shape": shape,
         "k": k,
-        "eager_us": medians["eager"] * 1e6 / steps,
-        "call_us": medians["call"] * 1e6 / steps,
-        "run_us": medians["run"] * 1e6 / steps,
+        "eager_us": medians["eager"] * 1e6 / BLOCK,
+        "call_us": medians["call"] * 1e6 / BLOCK,
+        "run_us": medians["run"] * 1e6 / BLOCK,
         "first_run_s": compile_seconds,
-        "spiking": spikes["drop-in"] / (BLOCK * size),
+        "spiking": spikes["drop-in"] / inputs.numel(),
         "spikes": spikes,
     }
 

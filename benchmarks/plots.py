@@ -51,7 +51,7 @@ def _figure(
 
 def _plain(results: Results, **wanted: Any) -> list[dict[str, Any]]:
     """Return rows on the CPU, one sample, no inhibition, populations of neurons, and what else is wanted."""
-    wanted = {"backend": "cpu", "batch": 1, "k": 0, **wanted}
+    wanted = {"backend": "cpu", "batch": 1, "k": 0, "reuse": False, "constant": False, **wanted}
     rows = [row for row in results["rows"] if all(row[name] == value for name, value in wanted.items())]
     return sorted((row for row in rows if len(row["shape"]) == 1), key=lambda row: row["neurons"])
 

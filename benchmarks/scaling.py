@@ -32,6 +32,8 @@ from spyke_numba.benchmarks.running import (
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 #: Models of which more than the size is varied: the cheapest and the dearest.
 VARIED = ("LIF", "AdEx")
+#: Models whose time has a bound, measured into memory that exists too, as the floor is.
+HELD_TO_THE_FLOOR = ("LIF", "Izhikevich", "AdEx", "EIF")
 BATCHES = (1, 10, 100)
 LENGTHS = (20, 200, 2000)
 WINNERS = (1, 2, 4, 8, 16)
@@ -53,6 +55,12 @@ def cases_of(
         points += [
             Case(model, (n,), threads=t) for model in names for n in sizes if n in THREADED for t in threads
         ]
+        for model in [name for name in names if name in HELD_TO_THE_FLOOR]:
+            points += [
+                Case(model, (n,), threads=most, reuse=True) for n in sizes if n in (100_000, 1_000_000)
+            ]
+        if "LIF" in names and 10_000 in sizes:
+            points.append(Case("LIF", (10_000,), constant=True))
         middle = [n for n in sizes if n in (10_000, 100_000)]
         points += [Case(m, (n,), batch=b, threads=most) for m in varied for n in middle[:1] for b in BATCHES]
         points += [Case(m, (n,), steps=t, threads=most) for m in varied for n in middle[-1:] for t in LENGTHS]

@@ -8,13 +8,15 @@ tensor of an array refers to it).
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import threading
 
 import numpy as np
 
+_LINE = 64
 #: Larger arrays, and more of them, would hold too much memory.
-_LARGEST = 2**24
+_LARGEST = 2**25
 _MOST_BYTES = 56 * 2**20
 #: Arrays of one shape and dtype: going through more would take longer than a new one.
 _MOST_ALIKE = 8
@@ -37,7 +39,7 @@ class Buffers:
         for array in self._kept.get((shape, dtype), ()):
             if sys.getrefcount(array) == _UNUSED:
                 return array
-        array = np.empty(shape, dtype)
+        array = aligned(shape, dtype)
         if array.nbytes <= _LARGEST:
             with self._lock:
                 if self._bytes + array.nbytes > _MOST_BYTES:
@@ -55,6 +57,14 @@ class Buffers:
     def address(self, array: np.ndarray) -> int:
         """Return where the array's memory starts, which takes a while for one that is not of the pool."""
         return self._addresses.get(id(array)) or address(array)
+
+
+def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return an uninitialised array that starts with a cache line, so that no vector of it lies in two."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _LINE, np.uint8)
+    # not a view of an array: views of this one then refer to it, and not to the memory alone
+    return np.ndarray(shape, dtype, memoryview(memory), -address(memory) % _LINE)
 
 
 def address(array: np.ndarray) -> int:

@@ -341,6 +341,7 @@ class Layer:
         steps: int | None = None,
         every: int = 1,
         inhibition: KWTA | None = _UNSET,
+        out: Mapping[str, Any] | None = None,
     ) -> Recording:
         """Advance the layer by T steps in one compiled call; equal to T calls of `step`.
 
@@ -362,12 +363,24 @@ class Layer:
             *shape); everything else is recorded at each step.
         inhibition : KWTA or None, optional
             Instead of the layer's own for this call; None: each neuron has its own refractory period.
+        out : mapping of str to array or tensor, optional
+            Memory for what is recorded, by name: C-contiguous, of the shape and dtype of the result, where the backend
+            works (the host for cpu and torch on numpy input).  An earlier recording will do, whose contents are then
+            lost; new memory for large results takes the system as long to provide as a fifth of the run.
 
         Returns
         -------
         Recording
         """
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        if out is not None:
+            if not _is_array(potentials) or every != 1 or not set(FORMS).isdisjoint(record):
+                raise ValueError(
+                    "out= was given: it goes with an input in one piece, every=1 and a record without "
+                    f"{listing(FORMS)}"
+                )
+            steps = None if steps is None else whole_number("steps", steps, 1)
+            return self._advance(potentials, steps, tuple(record), chosen, out=out)
         if steps is not None:
             steps = whole_number("steps", steps, 1)
         elif not _is_array(potentials):
@@ -566,6 +579,7 @@ class Layer:
         record: tuple[str, ...],
         inhibition: KWTA | None,
         single: bool = False,
+        out: Mapping[str, Any] | None = None,
     ) -> Recording:
         x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
         # a call like an earlier one needs no second check: this is what step by step use spends its time on
@@ -577,19 +591,36 @@ class Layer:
                 self._plans.clear()
             self._plans[key] = plan
         backend = self._backend
+        if out is not None:
+            outputs = {name: self._given(out, name, shape, dtype, x) for name, shape, dtype in plan.outputs}
         native = backend.take(x, self._dtype)
         self._bind(x)
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)
         if plan.bound is None:
             plan.bound = self._bound(plan)
-        outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
+        if out is None:
+            outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
         if plan.steps:
             kernel, launch = plan.bound
             launch.x, launch.outputs = native, outputs
             kernel.run(launch)
             launch.x, launch.outputs = None, {}
         return Recording(outputs, self._give)
+
+    def _given(self, out: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Return the user's memory for an output as the backend's own."""
+        array = out.get(name)
+        if array is None:
+            raise ValueError(f"out names {listing(out)}: it must name {name!r}, which is recorded")
+        kind = str(array.dtype).removeprefix("torch.")
+        contiguous = array.is_contiguous() if hasattr(array, "detach") else array.flags.c_contiguous
+        if tuple(array.shape) != shape or kind != dtype or not contiguous:
+            raise ValueError(
+                f"out[{name!r}] is {kind} {tuple(array.shape)}{'' if contiguous else ', not contiguous'}: "
+                f"give contiguous {dtype} {shape}"
+            )
+        return self._backend.adopt(array, like)
 
     def _record(
         self,

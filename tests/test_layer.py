@@ -265,6 +265,58 @@ def test_threads_that_share_samples_give_the_same(
         assert_same(expected, run(3))
 
 
+def test_results_go_into_memory_that_is_given(backend: Backend) -> None:
+    if backend.name == "cuda":
+        pytest.skip("memory of the GPU is given as tensors on it")
+    x = np.random.default_rng(0).uniform(0, 40, (8, 2, 3, 4, 5)).astype(np.float32)
+    layer = Layer(models.LIF(threshold=1.0), inhibition=KWTA(2), backend=backend)
+    names = ("spikes", "u", "winners")
+    expected = layer.run(x, names)
+    layer.reset()
+    out = {name: np.empty_like(array) for name, array in expected.items()}
+    again = layer.run(x, names, out=out)
+    assert_same(expected, again)
+    for name in names:
+        assert np.shares_memory(again[name], out[name])
+    layer.reset()
+    given = torch.from_numpy(x)
+    tensors = layer.run(given, names)
+    address = tensors.u.data_ptr()
+    tensors.u.zero_()
+    layer.reset()
+    assert layer.run(given, names, out=tensors).u.data_ptr() == address
+    np.testing.assert_array_equal(tensors.u.numpy(), expected.u)
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "message"),
+    [
+        ({}, {}, "it must name 'spikes'"),
+        ({"spikes": np.empty((4, 1, 6), np.uint8)}, {}, r"is uint8 \(4, 1, 6\): give contiguous bool"),
+        ({"spikes": np.empty((4, 6), bool)}, {}, r"give contiguous bool \(4, 1, 6\)"),
+        ({"spikes": np.empty((4, 1, 12), bool)[..., ::2]}, {}, "not contiguous"),
+        ({"spikes": np.broadcast_to(np.False_, (4, 1, 6)).copy()}, {"every": 2}, "every=1"),
+        ({"spikes": np.empty((4, 1, 6), bool)}, {"record": ("spikes", "events")}, "events"),
+    ],
+)
+def test_memory_that_does_not_fit_is_refused(out: Any, more: dict[str, Any], message: str) -> None:
+    layer = Layer(models.LIF(threshold=1.0), (6,), 1, backend="cpu")
+    before = layer.state["u"]
+    with pytest.raises(ValueError, match=message):
+        layer.run(np.ones((4, 1, 6), np.float32), out=out, **more)
+    np.testing.assert_array_equal(layer.state["u"], before)
+
+
+def test_read_only_memory_is_refused() -> None:
+    spikes = np.empty((4, 1, 6), bool)
+    spikes.flags.writeable = False
+    for backend in ("cpu", "torch"):
+        with pytest.raises(ValueError, match="read-only"):
+            Layer(models.LIF(threshold=1.0), (6,), 1, backend=backend).run(
+                np.ones((4, 1, 6), np.float32), out={"spikes": spikes}
+            )
+
+
 def kernel_of(layer: Layer) -> Any:
     """Return the kernel of the layer's only call so far."""
     (plan,) = layer._plans.values()
