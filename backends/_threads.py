@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from queue import SimpleQueue
+from types import ModuleType
 
 import numpy as np
 
@@ -96,53 +97,67 @@ def changes(counter, value, looks):
             return True
         _pause()
     return False
+
+
+@njit("void(int64, int64)", cache=True, nogil=True, _nrt=False)
+def wait(counter, least):
+    """Wait until the number at the address is at least so large."""
+    wait_until(counter, least)
 '''
 
 
 @cache
-def _changes() -> Callable[[int, int, int], bool]:
+def _idle() -> ModuleType:
     import llvmlite
     import numba
 
     versions = f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
-    return load_module("threads", _IDLE.format(atomics=ATOMICS), versions).changes
+    return load_module("threads", _IDLE.format(atomics=ATOMICS), versions)
 
 
 class _Team:
     """Threads beside the caller's, which stay awake for a moment after each call."""
 
     def __init__(self, threads: int):
-        self._changes = _changes()
+        self._idle = _idle()
+        self._lock = threading.Lock()
         self._calls = np.zeros(1, np.int64)
         self._work: Callable[[int], None] | None = None
+        self._begun = 0
         self._asleep = [False] * (threads - 1)
         self._alarms: list[SimpleQueue[None]] = [SimpleQueue() for _ in self._asleep]
         for i in range(threads - 1):
             threading.Thread(target=self._serve, args=(i,), name="spyke_numba", daemon=True).start()
 
-    def run(self, work: Callable[[int], None]) -> None:
-        """Call ``work(thread)`` on all threads, 0 being the caller's, in which it must wait for the others to end."""
-        self._work = work
-        self._calls[0] += 1
+    def run(self, work: Callable[[int], None], ended: int) -> None:
+        """Do what `Teams.run` says."""
+        with self._lock:
+            self._work, self._begun = work, 0
+            self._calls[0] += 1
         for asleep, alarm in zip(self._asleep, self._alarms, strict=True):
             if asleep:
                 alarm.put(None)
         work(0)
-        self._work = None
+        # who comes after this finds no work, so that nobody waits for a thread that still wakes up
+        with self._lock:
+            self._work, begun = None, self._begun
+        if begun:
+            self._idle.wait(ended, begun)
 
     def _serve(self, i: int) -> None:
-        counter, done = address(self._calls), 0
+        counter, seen = address(self._calls), 0
         while True:
-            if not self._changes(counter, done, _LOOKS):
+            if not self._idle.changes(counter, seen, _LOOKS):
                 self._asleep[i] = True
                 # an alarm may be left from a call that was seen without it
-                while self._calls[0] == done:
+                while self._calls[0] == seen:
                     self._alarms[i].get()
                 self._asleep[i] = False
-            done += 1
-            work = self._work
-            assert work is not None
-            work(i + 1)
+            with self._lock:
+                seen, work = int(self._calls[0]), self._work
+                self._begun += work is not None
+            if work is not None:
+                work(i + 1)
             del work
 
 
@@ -155,14 +170,18 @@ class Teams:
             # a child has no threads but the one that forked
             os.register_at_fork(after_in_child=self._free.clear)
 
-    def run(self, work: Callable[[int], None], threads: int) -> None:
-        """Call ``work(thread)`` on so many threads, this one being 0, in which it must wait for the others to end."""
+    def run(self, work: Callable[[int], None], threads: int, ended: int) -> None:
+        """Call ``work(thread)`` on up to so many threads, this one being 0, and return when all have ended.
+
+        Thread 0 must be able to do all the work, since the others may come late, or when it is done; each of them adds
+        1 to the number at the address `ended`, 0 before, when it ends.
+        """
         free = self._free.setdefault(threads, [])
         try:
             team = free.pop()
         except IndexError:
             team = _Team(threads)
-        team.run(work)
+        team.run(work, ended)
         free.append(team)
 
 

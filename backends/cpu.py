@@ -466,12 +466,10 @@ def _filled(template: str, **blocks: list[str]) -> list[str]:
     return lines
 
 
-#: The caller's thread returns last, since memory is its own; progress holds who has taken what, and who has ended.
+#: Progress holds who has taken what, and who has ended.
 _END = """\
 if me > 0:
     _add(progress + LINE, 1)
-else:
-    wait_until(progress + LINE, threads - 1)
 """
 
 
@@ -562,7 +560,7 @@ class _Source:
         """What the table of a launch holds, in order: integers, and addresses of arrays with their dtype and shape."""
         program = self.program
         scalars, arrays = len(program.scalars), len(program.arrays)
-        integers = "B N sets periods_given steps steps_of_x threads progress"
+        integers = "B N sets periods_given steps steps_of_x progress"
         table: dict[str, str | None] = dict.fromkeys(integers.split())
         states = {f"g_{state}": "real, (B, N)" for state in program.states}
         table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
@@ -711,7 +709,7 @@ class _CpuKernel:
         if threads == 1:
             self._run(table, 0)
         else:
-            TEAMS.run(lambda me: self._run(table, me), threads)
+            TEAMS.run(lambda me: self._run(table, me), threads, address(progress) + LINE)
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table, the places of outputs in it, the threads, their progress, and what must stay alive."""
@@ -745,7 +743,7 @@ class _CpuKernel:
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
             values.update(self._scratch(launch, B, N, F, threads))
         progress = np.zeros((2 + B * (owners + 2 if owners else 0), LINE // 8), np.int64)
-        values.update(threads=threads, progress=progress)
+        values["progress"] = progress
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
         asked = []
