@@ -214,9 +214,9 @@ def claim(turns, t, me, owners, pieces):
 
 
 @njit(_nrt=False)
-def completes(turns, t, owners, pieces):
-    """Count a piece as done, and return whether it was the last of step t."""
-    return _add(turns + owners * LINE, 1) + 1 == (t + 1) * pieces
+def completes(turns, t, owners, done, pieces):
+    """Count pieces as done, and return whether they were the last of step t."""
+    return _add(turns + owners * LINE, done) + done == (t + 1) * pieces
 
 
 @njit(_nrt=False)
@@ -341,7 +341,7 @@ while True:
     turns_b = progress + (2 + b * (owners + 2)) * LINE
     for t in range(steps):
         piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
-        concludes = owners == 0
+        done = 0
         if piece >= 0:
             {tiling}
             front_runners[:] = LOWEST_KEY
@@ -384,9 +384,9 @@ while True:
                         if not prune or enters(map_keys[b, g], front_runners):
                             map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
                 f = end
-            if owners > 0:
-                concludes |= completes(turns_b, t, owners, pieces)
+            done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
+        concludes = owners == 0 or (done > 0 and completes(turns_b, t, owners, done, pieces))
         if not concludes:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
