@@ -51,7 +51,8 @@ from numba.np import arrayobj
 real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
-NOWHERE = np.int32(2**31 - 1)
+#: Keys of a vector, and bytes of one.
+LANES, WIDTH = 512 // {bits}, {bits} // 8
 
 
 @intrinsic
@@ -233,19 +234,60 @@ def largest(keys):
     return best
 
 
-@njit(error_model="numpy", _nrt=False)
-def first_place(keys, key):
-    # within a block a minimum vectorises, a search that stops does not
-    use_widest_vectors()
-    for lo in range(0, keys.size, 256):
-        block = keys[lo:lo + 256]
-        place = NOWHERE
-        for j in range(np.int32(block.size)):
-            here = np.int32(j) if block[j] == key else NOWHERE
-            place = min(place, here)
-        if place < NOWHERE:
-            return lo + place
-    return -1
+@intrinsic
+def first_place(context, keys, key):
+    """Return the first place of a key, or -1; a loop that stops would compare one after the other."""
+
+    def generate(context, builder, signature, arguments):
+        array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        (size,) = cgutils.unpack_tuple(builder, array.shape)
+        count, word = LANES, ir.IntType(64)
+        vector = ir.VectorType(_ir_whole, count)
+        wanted = ir.Constant(vector, ir.Undefined)
+        for lane in range(count):
+            wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
+        before = builder.block
+        whole_vectors, compare, after, singles, single, next_single, end = (
+            builder.append_basic_block(name)
+            for name in ("vectors", "compare", "after", "singles", "single", "next", "end")
+        )
+        full = builder.and_(size, ir.Constant(word, -count))
+        builder.branch(whole_vectors)
+
+        builder.position_at_end(whole_vectors)
+        at = builder.phi(word)
+        at.add_incoming(ir.Constant(word, 0), before)
+        builder.cbranch(builder.icmp_signed("<", at, full), compare, singles)
+        builder.position_at_end(compare)
+        place = builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
+        equal = builder.icmp_signed("==", builder.load(place, align=WIDTH), wanted)
+        mask = builder.bitcast(equal, ir.IntType(count))
+        at.add_incoming(builder.add(at, ir.Constant(word, count)), compare)
+        none = builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
+        builder.cbranch(none, whole_vectors, after)
+        builder.position_at_end(after)
+        lane = builder.zext(builder.cttz(mask, ir.Constant(ir.IntType(1), 1)), word)
+        in_vector = builder.add(at, lane)
+        builder.branch(end)
+
+        builder.position_at_end(singles)
+        one = builder.phi(word)
+        one.add_incoming(full, whole_vectors)
+        builder.cbranch(builder.icmp_signed("<", one, size), single, end)
+        builder.position_at_end(single)
+        same = builder.icmp_signed("==", builder.load(builder.gep(array.data, [one])), arguments[1])
+        builder.cbranch(same, end, next_single)
+        builder.position_at_end(next_single)
+        one.add_incoming(builder.add(one, ir.Constant(word, 1)), next_single)
+        builder.branch(singles)
+        builder.position_at_end(end)
+        found = builder.phi(word)
+        found.add_incoming(in_vector, after)
+        found.add_incoming(one, single)
+        found.add_incoming(ir.Constant(word, -1), singles)
+        return found
+
+    return types.int64(keys, key), generate
 
 
 @njit(error_model="numpy", _nrt=False)

@@ -60,18 +60,21 @@ class Buffers:
 
 
 def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Return an uninitialised array that starts with a cache line, so that no vector of it lies in two."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + _LINE, np.uint8)
-    # not a view of an array: views of this one then refer to it, and not to the memory alone
-    return np.ndarray(shape, dtype, memoryview(memory), -address(memory) % _LINE)
+    """Return an uninitialised array that starts with a cache line, so that no vector of it lies in two.
+
+    Views of it refer to it, as they do to an array that owns its memory.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize + _LINE
+    # through an object that is no array: numpy would let views of this one refer to the owner, past it
+    memory = (ctypes.c_char * size).from_buffer(np.empty(size, np.uint8))  # type: ignore[arg-type]
+    return np.ndarray(shape, dtype, memory, -ctypes.addressof(memory) % _LINE)  # type: ignore[arg-type]
 
 
 def address(array: np.ndarray) -> int:
     """Return where the array's memory starts."""
     try:
         # three times quicker than array.ctypes.data, but not for what is read-only or empty
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return array.ctypes.data
 
