@@ -134,15 +134,18 @@ class _Team:
         with self._lock:
             self._work, self._begun = work, 0
             self._calls[0] += 1
-        for asleep, alarm in zip(self._asleep, self._alarms, strict=True):
-            if asleep:
-                alarm.put(None)
-        work(0)
-        # who comes after this finds no work, so that nobody waits for a thread that still wakes up
-        with self._lock:
-            self._work, begun = None, self._begun
-        if begun:
-            self._idle.wait(ended, begun)
+        try:
+            for asleep, alarm in zip(self._asleep, self._alarms, strict=True):
+                if asleep:
+                    alarm.put(None)
+            work(0)
+        finally:
+            # who comes after this finds no work, so that nobody waits for a thread that still wakes up; all others are
+            # waited for, interrupt or not, since they write into memory that may be gone afterwards
+            with self._lock:
+                self._work, begun = None, self._begun
+            if begun:
+                self._idle.wait(ended, begun)
 
     def _serve(self, i: int) -> None:
         counter, seen = address(self._calls), 0
