@@ -56,7 +56,8 @@ def main(
     rows: list[dict[str, Any]] = []
     for batch, *shape in shapes:
         x = uniform((STEPS, batch, *shape))
-        free = Case("LIF", tuple(shape), batch, threads=threads)
+        # into memory that exists, since new memory takes the same time with winners and without
+        free = Case("LIF", tuple(shape), batch, threads=threads, reuse=True)
         cases = [free]
         for scope in scopes:
             for k in ks:
