@@ -126,19 +126,6 @@ def copy(row, out):
 
 
 @njit(_nrt=False)
-def count_down(counters):
-    # a line of the cache is written only where it must be, since another core reads it at the next step
-    for lo in range(0, counters.size, 16):
-        block = counters[lo:lo + 16]
-        most = NO_STEPS
-        for j in range(block.size):
-            most = max(most, block[j])
-        if most > NO_STEPS:
-            for j in range(block.size):
-                block[j] = max(block[j] - ONE_STEP, NO_STEPS)
-
-
-@njit(_nrt=False)
 def remaining(until, t, out):
     # how long each neuron is held after so many steps
     for j in range(until.size):
@@ -146,9 +133,9 @@ def remaining(until, t, out):
 
 
 @njit(_nrt=False)
-def mark(counters, held):
-    for j in range(counters.size):
-        held[j] = np.uint8(counters[j] > NO_STEPS)
+def mark(until, t, held):
+    for j in range(until.size):
+        held[j] = np.uint8(until[j] > np.int32(t))
 
 
 @njit(forceinline=True, _nrt=False)
@@ -437,7 +424,7 @@ while True:
         for q in range(n):
             front = won[b, q, 0]
             place = won[b, q, 1] * W + won[b, q, 2]
-            period = periods[{period}]
+            period = {period}
             start, stop, stride = {inhibited}
             for j in range(start, stop, stride):
                 g_r[b, j] = max(g_r[b, j], period)
@@ -447,7 +434,8 @@ while True:
                     winners[t, b, q, i] = won[b, q, i] if q < n else -1
         if out_refractory.shape[0] > 0:
             for j in range(N):
-                out_refractory[t, b, j] = g_r[b, {counter}]
+                out_refractory[t, b, j] = {counter}
+        {settle}
         if owners > 0:
             next_step(turns_b, owners)
 """
@@ -651,7 +639,8 @@ class _Source:
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        blocks: dict[str, list[str]] = {name: [] for name in ("prepare", "tiling", "alike", "rest", "count")}
+        names = ("prepare", "tiling", "alike", "rest", "count", "settle")
+        blocks: dict[str, list[str]] = {name: [] for name in names}
         if counters == "free":
             functions += self.row("rest", "held")
             of_maps = scope == "feature"
@@ -666,7 +655,7 @@ class _Source:
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
-                "mark(g_r[b], held_r[:size])",
+                "mark(g_r[b], t, held_r[:size])",
                 "for i in range(1, group):",
                 "    copy(held_r[:size], held_r[i * size:i * size + size])",
             ]
@@ -677,16 +666,23 @@ class _Source:
             # most maps fire all the time, so that copying the keys of those that did would be a detour
             blocks["own_keys"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"]
             blocks["keep"] = blocks["keep_row"] = []
-        if compact and scope != "feature":
-            blocks["count"] = ["count_down(g_r[b])"]
+        period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
+        counter = f"g_r[b, {_COUNTER[scope, compact]}]"
+        if compact and scope == "global":
+            blocks["count"] = ["g_r[b, 0] = max(g_r[b, 0] - ONE_STEP, NO_STEPS)"]
+        if counters == "shared":
+            # locations are held until a step: what is not counted down need not go from one core's cache to another's
+            period = f"np.int32(t + 1 + {period})"
+            counter = f"max(np.int32({counter} - t - 1), NO_STEPS)"
+            blocks["settle"] = ["if t + 1 == steps:", "    remaining(g_r[b], steps, g_r[b])"]
         loop = _filled(
             _COMPETING,
             **blocks,
             advance=[self.call("advance", counters)],
             record=self.copies(),
-            period=["front * size + place" if self.varying_period else "0"],
+            period=[period],
             inhibited=[_INHIBITED[scope, compact]],
-            counter=[_COUNTER[scope, compact]],
+            counter=[counter],
         )
         return [_COMPETITION, *functions, *self.head(), *_body(loop)]
 
