@@ -98,7 +98,7 @@ def size_figure(results: Results) -> Figure:
         axis.plot(
             list(cached),
             list(cached.values()),
-            ":",
+            ".:",
             color=INK,
             label="the same in cache, 1 thread",
             linewidth=1.8,
