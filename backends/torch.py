@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
-from collections.abc import Callable
-from functools import cache
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +37,9 @@ TILE = 32_768
 #: Up to so many feature maps are sorted by their largest potential; of more, the largest is looked for k times.
 MOST_SORTED = 2048
 
+_RECORD_OF = {RECORDS[name]: name for name in ("pulses", "thresholded")}
+_COMPARISONS = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne"}
+
 # Constants are tensors of one element on the device: torch multiplies by the reciprocal of a Python number that divides
 # a tensor on a GPU, which rounds twice.
 _HEADER = '''\
@@ -41,11 +48,6 @@ _HEADER = '''\
 import numpy
 import torch
 from torch import abs
-
-
-def sqrt(x):
-    # on the CPU torch's own is one bit off in about 1 % of cases
-    return torch.as_tensor(numpy.sqrt(x.numpy())) if x.device.type == "cpu" else torch.sqrt(x)
 
 
 def rint(x):
@@ -67,22 +69,25 @@ def mantissa(x):
 NO_STEPS, ONE_STEP = 0, 1
 
 
-def bind(device):
-    """Return the step with its constants on a device."""
+def bind(device, by_bits, compiled):
+    """Return the steps with their constants on a device, made of what is quick on a CPU, or once compiled."""
+
+    def sqrt(x):
+        # on the CPU torch's own is one bit off in about 1 % of cases
+        return torch.as_tensor(numpy.sqrt(x.numpy())) if by_bits else torch.sqrt(x)
 
     def real(value):
         return torch.tensor(float(value), dtype=torch.{real}, device=device)
 
-    def mask(condition):
-        # torch's where branches for each neuron on a CPU, which is slow unless nearly all go one way
-        return condition if device.type != "cpu" else -condition.to(torch.{whole})
-
-    def mask_of(compare, a, b):
-        # a comparison into numbers vectorises, one into booleans does not
-        return mask(compare(a, b, out=torch.empty_like(a)) if device.type == "cpu" else compare(a, b))
+    # By bits, a mask is a tensor of whole numbers, all bits or none: torch compares into numbers and works on their
+    # bits with vectors, but it compares into booleans and chooses by them one at a time.
+    def compare(holds, a, b):
+        if not by_bits:
+            return holds(a, b)
+        return holds(a, b, out=torch.empty(0, dtype=torch.{whole})).neg_()
 
     def select(mask, a, b, out=None):
-        if device.type != "cpu":
+        if not by_bits:
             return torch.where(mask, a, b, out=out)
         other = b.view(torch.{whole})
         changed = (a.view(torch.{whole}) ^ other) & mask
@@ -91,32 +96,50 @@ def bind(device):
         torch.bitwise_xor(changed, other, out=out.view(torch.{whole}))
         return out
 
-    def or_zero(mask, a):
-        if device.type != "cpu":
-            return torch.where(mask, a, torch.zeros((), dtype=a.dtype, device=device))
-        return (a.view(torch.{whole}) & mask).view(torch.{real})
-
     def where(condition, a, b):
-        if device.type == "cpu" and condition.ndim == 0:
+        if by_bits and condition.ndim == 0:
             return (a if condition else b).clone()
-        return select(mask(condition), a, b)
+        return select(condition, a, b)
+
+    def select_count(mask, count, counts):
+        if not by_bits:
+            return torch.where(mask, count, counts, out=counts)
+        return counts.bitwise_xor_((count ^ counts) & mask.to(counts.dtype))
+
+    # a record that is not asked for is None
+    def record(out, value):
+        if out is None:
+            return
+        if compiled and value.dtype == torch.bool:
+            # torch's compiler writes booleans one at a time
+            out, value = out.view(torch.uint8), torch.where(value, 1, 0).to(torch.uint8)
+        out.copy_(value)
+
+    def record_where(out, mask, value):
+        if out is None:
+            return
+        if not by_bits:
+            torch.where(mask, value, torch.zeros((), dtype=value.dtype, device=device), out=out)
+        else:
+            torch.bitwise_and(value.view(torch.{whole}), mask, out=out.view(torch.{whole}))
 
 '''
 
 
 def source(program: Program) -> str:
-    """Return the text of a program's module; its ``bind(device)`` returns the step of a whole layer."""
+    """Return the text of a program's module; its ``bind`` returns the steps of a whole layer."""
     writer = Writer()
     kinds: tuple[Counters, ...] = ("own",) if program.inhibition is None else ("own", "free", "held")
     steps = {kind: _step(program, writer, kind) for kind in kinds}
     helpers = helper_lines(steps["own"], program.dtype, writer, None)
     # a bound that is not 0 has one representation: which of two equal numbers is returned does not matter
     bounds = {name for value, name in writer.constants.items() if float(value) != 0.0}
+    bounded = "\n".join(_bounded(line, bounds) for line in helpers)
     body = [
         "nothing = real('-inf')",
         *(f"{name} = real('{value}')" for value, name in writer.constants.items()),
         "",
-        *(_bounded(line, bounds) for line in helpers),
+        *ast.unparse(_Comparisons().visit(ast.parse(bounded))).splitlines(),
     ]
     for lines in steps.values():
         body += [*lines, ""]
@@ -126,47 +149,65 @@ def source(program: Program) -> str:
 
 
 def _step(program: Program, writer: Writer, kind: Counters) -> list[str]:
-    """Return the function that advances neurons of which some, none ("free") or all ("held") are held."""
+    """Return the function that advances neurons of which some, none ("free") or all ("held") are held.
+
+    It changes states and counters where they are, and writes the potentials that compete and the records.
+    """
     zero = writer.constant(0.0)
-    plain = step_lines(program, writer, kind)
-    # what is a state itself must not change with it
-    plain = [re.sub(r"^(\w+ = s_\w+)$", r"\1.clone()", line) for line in plain]
-    lines = [better for line in plain for better in _for_tensors(line, zero)]
+    lines = [_for_tensors(line) for line in step_lines(program, writer, kind)]
+    if kind != "held" and not {"u", "I", *program.spec.states}.intersection(
+        program.spec.functions["membrane"].arguments
+    ):
+        place = next(i for i, line in enumerate(lines) if line.startswith("new_u = "))
+        lines.insert(place + 1, "new_u = new_u.expand_as(s_u)")
     arguments = ["i_in", "score", *(f"s_{state}" for state in program.states), "r"]
     arguments += [f"p_{name}" for name in program.constants]
     if program.inhibition is None:
         arguments.append(f"p_{REFRACTORY}")
     elif kind == "held":
-        lines += ["r = r.sub_(ONE_STEP)", "score.copy_(nothing)"]
-        lines += [f"{RECORDS[name]} = {zero}" for name in program.records if name != "u_pre"]
+        lines += ["r.sub_(ONE_STEP)", "score.copy_(nothing)"]
     else:
-        lines.append("select(spiked_mask, new_u, nothing, out=score)")
-    results = [*(f"s_{state}" for state in program.states), "r", "new_u"]
-    results += [RECORDS[name] for name in program.records]
-    lines.append(f"return {', '.join(results)}")
+        lines.append("select(spiked, new_u, nothing, out=score)")
+    for name in program.records:
+        if kind == "held" and name != "u_pre":
+            lines.append(f"record(o_{name}, {zero})")
+        elif name in ("spikes", "u_pre"):
+            lines.append(f"record(o_{name}, {RECORDS[name]})")
+    arguments += [f"o_{name}" for name in program.records]
     return [f"def {kind}({', '.join(arguments)}):", *(f"    {line}" for line in lines)]
 
 
-def _for_tensors(line: str, zero: str) -> list[str]:
-    """Return a line of the step as torch is quick at it: each mask once, and counters, never negative, without one."""
+def _for_tensors(line: str) -> str:
+    """Return a line of the step for whole tensors that are changed in place."""
+    line = line.replace("(r == NO_STEPS)", "awake").replace("held = r > NO_STEPS", "awake = r <= NO_STEPS")
     target, _, text = line.partition(" = ")
-    if line == "r = where(held, r - ONE_STEP, r)":
-        return ["r = r.sub_(ONE_STEP).clamp_(min=NO_STEPS)"]
-    if line == "new_u = where(new_u < p_floor, p_floor, new_u)":
-        return ["new_u = select(mask_of(torch.lt, new_u, p_floor), p_floor, new_u)"]
-    if target == "r":
-        return [line.replace("where(", "torch.where(")]
-    text = text.replace("where(spiked, ", "select(spiked_mask, ").replace(
-        "where(held, ", "select(held_mask, "
-    )
-    text = text.replace("(r == NO_STEPS)", "~held")
-    text = re.sub(rf"^select\(spiked_mask, (\w+), {zero}\)$", r"or_zero(spiked_mask, \1)", text)
-    if target.startswith("s_") and text.startswith("select("):
-        text = f"{text[:-1]}, out={target})"
-    return [
-        f"{target} = {text}",
-        *([f"{target}_mask = mask({target})"] if target in ("held", "spiked") else []),
-    ]
+    if text == "where(held, r - ONE_STEP, r)":
+        return "r.sub_(ONE_STEP).clamp_(min=NO_STEPS)"
+    value: ast.expr = _Comparisons().visit(ast.parse(text, mode="eval")).body
+    match value:
+        case ast.Call(func=ast.Name("where"), args=[ast.Name("spiked"), count, ast.Name("r")]):
+            return f"select_count(spiked, {ast.unparse(count)}, r)"
+        case ast.Call(func=ast.Name("where"), args=[ast.Name("spiked"), chosen, _]) if target in _RECORD_OF:
+            return f"record_where(o_{_RECORD_OF[target]}, spiked, {ast.unparse(chosen)})"
+        case ast.Call(func=ast.Name("where"), args=[ast.Name("held"), held, awake]):
+            value = ast.Call(ast.Name("select"), [ast.Name("awake"), awake, held], [])
+        case ast.Call(func=ast.Name("where"), args=[ast.Name("spiked"), *choices]):
+            value = ast.Call(ast.Name("select"), [ast.Name("spiked"), *choices], [])
+    if not target.startswith("s_"):
+        # what is a state itself must not change with it
+        return f"{target} = {ast.unparse(value)}{'.clone()' if isinstance(value, ast.Name) else ''}"
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "select":
+        return f"{ast.unparse(value)[:-1]}, out={target})"
+    return f"{target}.copy_({ast.unparse(value)})"
+
+
+class _Comparisons(ast.NodeTransformer):
+    """Turns comparisons into calls that return masks."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        operator = ast.Attribute(ast.Name("torch"), _COMPARISONS[type(node.ops[0])])
+        sides = [self.visit(node.left), self.visit(node.comparators[0])]
+        return ast.Call(ast.Name("compare"), [operator, *sides], [])
 
 
 def _bounded(line: str, bounds: set[str]) -> str:
@@ -185,190 +226,278 @@ def _module(program: Program) -> ModuleType:
 class _Tile(NamedTuple):
     """Neurons that are advanced together, and what their step takes."""
 
-    place: tuple[slice, slice]
+    #: Samples and neurons; None for all.
+    place: tuple[slice, slice] | None
     #: States and refractory counters, which the step updates.
     kept: list[torch.Tensor]
     constants: list[torch.Tensor]
     score: torch.Tensor | None
 
+    def of(self, array: torch.Tensor) -> torch.Tensor:
+        """Return what this tile has of one step's (B, N) array."""
+        return array if self.place is None else array[self.place]
+
 
 class _TorchKernel:
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, program: Program, compiled: bool):
+        self.program, self.compiled = program, compiled
         self._steps: dict[Any, Any] = {}
 
     def run(self, launch: Launch) -> None:
+        import torch
+
+        # torch would compile once more for each mode of its gradients
+        with torch.no_grad() if self.compiled else nullcontext():
+            self._run(launch)
+
+    def _run(self, launch: Launch) -> None:
         if launch.prepared is None:
             launch.prepared = self._prepare(launch)
-        steps, tiles, score = launch.prepared
-        program = self.program
-        B, N = launch.refractory.shape
+        steps, tiles, competition = launch.prepared
+        program, T, (B, N) = self.program, launch.steps, launch.refractory.shape
+        inputs = _by_step(launch.x, 1 if launch.constant_input else T, B, N)
         outputs = {
-            name: output.view(launch.steps, B, -1, 3)
-            if name == "winners"
-            else output.view(launch.steps, B, N)
+            name: _by_step(output, T, B, -1, 3) if name == "winners" else _by_step(output, T, B, N)
             for name, output in launch.outputs.items()
         }
-        given = launch.x.view(-1, B, N)
-        at = {name: i for i, name in enumerate((*program.states, "refractory", "u_pre", *program.records))}
-        # the counters are recorded once the winners have set them
-        recorded = [(at[name], outputs[name]) for name in outputs if name not in ("winners", "refractory")]
-        for t in range(launch.steps):
-            x = given[0 if launch.constant_input else t]
+        records = [outputs.get(name) for name in program.records]
+        states = [(i, outputs[name]) for i, name in enumerate(program.states) if name in outputs]
+        winners, counters = outputs.get("winners"), outputs.get("refractory")
+        for t in range(T):
+            x = inputs[0 if launch.constant_input else t]
             some_free = False
-            for place, kept, constants, own_score in tiles:
-                step = steps[0]
-                if len(steps) > 1 and not kept[-1].is_cuda:
-                    least, most = kept[-1].aminmax()
-                    step = steps[1] if not most else steps[2] if least else step
-                new = step(x[place], own_score, *kept, *constants)
-                for array, value in zip(kept, new, strict=False):
-                    if value is not array:
-                        array.copy_(value)
-                for i, output in recorded:
-                    output[t][place].copy_(new[i])
-                some_free = some_free or step is not steps[-1]
-            if launch.winners is not None:
-                won = outputs["winners"][t] if "winners" in outputs else None
+            for tile in tiles:
+                step, all_held = steps[0], False
+                if len(steps) > 1 and _on_cpu(tile.kept[-1]):
+                    least, most = tile.kept[-1].aminmax()
+                    all_held = bool(least)
+                    step = steps[1] if not most else steps[2] if all_held else step
+                own = [None if record is None else tile.of(record[t]) for record in records]
+                step(tile.of(x), tile.score, *tile.kept, *tile.constants, *own)
+                for i, output in states:
+                    tile.of(output[t]).copy_(tile.kept[i])
+                some_free = some_free or not all_held
+            if competition is not None:
+                won = None if winners is None else winners[t]
                 if won is not None:
                     won.fill_(-1)
                 if some_free:
-                    _compete(
-                        score, launch.refractory, launch.periods, program.inhibition, launch.winners, won
-                    )
-            if "refractory" in outputs:
-                outputs["refractory"][t] = launch.refractory
+                    competition.decide(won)
+            if counters is not None:
+                counters[t].copy_(launch.refractory)
 
-    def _prepare(self, launch: Launch) -> tuple[Any, list[_Tile], torch.Tensor | None]:
-        """Return the step, the tiles, and the potentials of the neurons that spiked, -inf elsewhere."""
+    def _prepare(self, launch: Launch) -> tuple[Any, list[_Tile], _Competition | None]:
+        """Return the steps of a tile, the tiles, and the competition of a program with inhibition."""
         import torch
 
         program, r = self.program, launch.refractory
         if r.device not in self._steps:
-            self._steps[r.device] = _module(program).bind(r.device)
+            by_bits = _on_cpu(r) and not self.compiled
+            steps = _module(program).bind(r.device, by_bits, self.compiled)
+            if self.compiled:
+                # one compilation is dearer than what knowing that nothing is held saves
+                steps = (torch.compile(steps[0], dynamic=True, fullgraph=True),)
+            self._steps[r.device] = steps
         values = dict(zip(program.scalars, launch.scalars, strict=True))
         values.update(zip(program.arrays, launch.arrays, strict=True))
         constants = [values[name] for name in program.constants]
-        score = None
+        competition = None
         if launch.winners is None:
             constants.append(launch.periods if len(launch.periods) > 1 else launch.periods[0])
         else:
             score = torch.empty_like(launch.states[0])
+            competition = _Competition(score, r, launch.periods, program.inhibition, *launch.winners)
         B, N = r.shape
-        most = B * N if r.is_cuda else TILE * torch.get_num_threads()
-        rows, columns = max(1, most // N), min(N, most)
+        most = TILE * torch.get_num_threads() if _on_cpu(r) and not self.compiled else B * N
+        rows, columns = min(B, max(1, most // N)), min(N, most)
         tiles = []
         for b in range(0, B, rows):
             for j in range(0, N, columns):
                 place = slice(b, b + rows), slice(j, j + columns)
                 own = [value[place[1]] if value.ndim else value for value in constants]
                 kept = [array[place] for array in (*launch.states, r)]
-                tiles.append(_Tile(place, kept, own, None if score is None else score[place]))
-        return self._steps[r.device], tiles, score
+                own_score = None if competition is None else competition.score[place]
+                tiles.append(_Tile(None if (rows, columns) == (B, N) else place, kept, own, own_score))
+        return self._steps[r.device], tiles, competition
 
 
-def _winners(
-    score: torch.Tensor, k: int, radius: int, W: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return feature, place and potential of up to k winners per sample, each (B, k), potential -inf for none."""
+def _on_cpu(array: torch.Tensor) -> bool:
+    return array.device.type == "cpu"
+
+
+def _by_step(array: torch.Tensor, steps: int, *shape: int) -> Sequence[torch.Tensor]:
+    """Return an array's parts of each step, of this shape."""
     import torch
 
-    B, F, size = score.shape
-    first_map = torch.arange(0, B * F, F, device=score.device)[:, None]
-    flat = score.view(B * F, size)
-    best = (score.amax(dim=2) if size > 1 else score[..., 0]) + 0.0  # -0 becomes 0: equal in every order
-    k = min(k, F)
-    if radius == 0 and F <= MOST_SORTED:
-        potential, feature = best.sort(dim=1, descending=True, stable=True)
-        feature = feature[:, :k]
-        own = flat.index_select(0, (feature + first_map).view(-1))
-        return feature, own.argmax(dim=1).view(B, k), potential[:, :k]
-    rounds = []
-    H = size // W
-    row_steps = torch.arange(-min(radius, H - 1), min(radius, H - 1) + 1, device=score.device)
-    column_steps = torch.arange(-min(radius, W - 1), min(radius, W - 1) + 1, device=score.device)
-    for _ in range(k):
-        feature = best.argmax(dim=1, keepdim=True)  # the first of equal values
-        potential = best.gather(1, feature)
-        rows = (feature + first_map).view(-1)
-        place = flat.index_select(0, rows).argmax(dim=1, keepdim=True)
-        rounds.append((feature, place, potential))
-        if radius == 0:
-            best.scatter_(1, feature, -float("inf"))
-            continue
-        flat.index_fill_(0, rows, -float("inf"))
-        # where nothing is left to win, there is nothing to remove either
-        rows = (place // W + row_steps).clamp_(0, H - 1)
-        columns = (place % W + column_steps).clamp_(0, W - 1)
-        near = (rows[:, :, None] * W + columns[:, None, :]).view(B, 1, -1)
-        score.scatter_(2, near.expand(B, F, -1), -float("inf"))
-        best = score.amax(dim=2) + 0.0
-    feature, place, potential = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
-    return feature, place, potential
+    if steps == 1 and array.storage_offset() == 0:
+        return [array.view(shape)]
+    shape = (steps, *shape)
+    if not _on_cpu(array):
+        return array.view(shape).unbind()
+    # quicker, and without an offset in the memory, for which torch would compile once more
+    return [torch.from_numpy(part) for part in array.numpy().reshape(shape)]
 
 
-def _compete(
-    score: torch.Tensor,
-    r: torch.Tensor,
-    periods: torch.Tensor,
-    scope: str | None,
-    winners: tuple[int, int, int, int],
-    won: torch.Tensor | None,
-) -> None:
-    """Pick up to k winners per sample, set the counters ``r`` of their sets, and write them to `won`, all -1."""
-    import torch
+class _Competition:
+    """The choice of winners, up to k in each sample, and what they set.
 
-    k, radius, H, W = winners
-    B, N = score.shape
-    size = H * W
-    feature, place, potential = _winners(score.view(B, N // size, size), k, radius, W)
-    valid = potential > -float("inf")
-    # on a GPU this question would wait for the device
-    if not score.is_cuda and not bool(valid.any()):
-        return
-    if won is not None:
-        triples = torch.stack((feature, place // W, place % W), dim=2)
-        won[:, : feature.shape[1]] = torch.where(valid[..., None], triples, -1)
-    period = periods[feature * size + place] if len(periods) > 1 else periods
-    period = torch.where(valid, period, 0)
-    if scope == "global":
-        torch.maximum(r, period.amax(dim=1, keepdim=True), out=r)
-        return
-    F = N // size
-    own_set, sets = (feature, F) if scope == "feature" else (place, size)
-    longest = torch.zeros((B, sets), dtype=r.dtype, device=r.device).scatter_reduce_(
-        1, own_set, period, "amax"
-    )
-    if scope == "location":
-        counters = r.view(B, F, size)
-        torch.maximum(counters, longest[:, None], out=counters)
-        return
-    # what did not win may name a map that did: both then write the same
-    period = longest.gather(1, own_set)
-    rows = (own_set + torch.arange(0, B * F, F, device=r.device)[:, None]).view(-1)
-    counters = r.view(B * F, size)
-    counters.index_copy_(0, rows, torch.maximum(counters.index_select(0, rows), period.view(-1, 1)))
+    What is done to all neurons is torch's.  Maps and winners are numpy arrays on the CPU, where a call of numpy's takes
+    a third of the time of torch's, and tensors elsewhere: only what both understand is done with them.
+
+    Parameters
+    ----------
+    score : (B, N) tensor
+        The potentials of the neurons that spiked, -inf elsewhere; the steps write it, and `decide` uses it up.
+    counters : (B, N) int32 tensor
+        Refractory counters, of which those of the inhibited sets are set.
+    periods : (1,) or (N,) int32 tensor
+    scope, k, radius, H, W
+    """
+
+    def __init__(
+        self,
+        score: torch.Tensor,
+        counters: torch.Tensor,
+        periods: torch.Tensor,
+        scope: str | None,
+        k: int,
+        radius: int,
+        H: int,
+        W: int,
+    ):
+        import torch
+
+        on_cpu = self.on_cpu = _on_cpu(score)
+        self._small: Callable[[Any], Any] = torch.Tensor.numpy if on_cpu else lambda array: array
+        self._tensor: Callable[[Any], Any] = torch.from_numpy if on_cpu else lambda array: array
+        self._order: Callable[[Any], Any] = partial(np.argsort, kind="stable")
+        self._joined: Callable[..., Any] = np.concatenate
+        self._maximum: Callable[..., Any] = np.maximum
+        if not on_cpu:
+            self._order = partial(torch.argsort, stable=True)
+            self._joined, self._maximum = torch.concatenate, torch.maximum
+        B, N = score.shape
+        self.B, self.F, self.size, self.H, self.W = B, N // (H * W), H * W, H, W
+        self.score, self.counters, self.scope = score, counters, scope
+        self.periods = self._small(periods)
+        self.k, self.radius = min(k, self.F), radius
+        #: A row for each map of each sample.
+        self.maps = self._small(score.view(B * self.F, self.size))
+        self.counters_of_maps = self._small(counters.view(B * self.F, self.size))
+        self.samples = self._small(torch.arange(B, device=score.device)[:, None])
+        self.first_map = self.samples * self.F
+        up, left = min(radius, H - 1), min(radius, W - 1)
+        self.near_rows = self._small(torch.arange(-up, up + 1, device=score.device))
+        self.near_columns = self._small(torch.arange(-left, left + 1, device=score.device))
+
+    def decide(self, won: torch.Tensor | None) -> None:
+        """Set the counters of the winners' sets, and write the winners to `won`, (B, k, 3), all -1."""
+        import torch
+
+        best = self._largest()
+        # on a GPU this question would wait for the device
+        if self.on_cpu and best.max() == -np.inf:
+            return
+        each_map_once = self.radius == 0 and self.F <= MOST_SORTED
+        feature, place, potential = self._sorted(best) if each_map_once else self._one_by_one(best)
+        valid = potential > -np.inf
+        if won is not None:
+            own = self._small(won)[:, : self.k]
+            own[..., 0], own[..., 1], own[..., 2] = feature, place // self.W, place % self.W
+            own[~valid] = -1
+        period = self.periods if len(self.periods) == 1 else self.periods[feature * self.size + place]
+        period = valid * period
+        counters = self.counters
+        if self.scope == "global":
+            longest = self._tensor(period).amax(dim=1, keepdim=True)
+            torch.maximum(counters, longest, out=counters)
+        elif self.scope == "location":
+            counters = counters.view(self.B, self.F, self.size)
+            longest = self._longest(place, period, self.size)
+            torch.maximum(counters, longest[:, None], out=counters)
+        else:
+            if not each_map_once:
+                # what did not win may name a map that did: both then write the same
+                period = self._small(self._longest(feature, period, self.F))[self.samples, feature]
+            rows, held = self._rows(feature), self.counters_of_maps
+            held[rows] = self._maximum(held[rows], period.reshape(-1, 1))
+
+    def _longest(self, own_set: Any, period: Any, sets: int) -> torch.Tensor:
+        """Return the longest period of each set's winners, (B, sets), 0 where it has none."""
+        longest = self.counters.new_zeros((self.B, sets))
+        return longest.scatter_reduce_(1, self._tensor(own_set), self._tensor(period), "amax")
+
+    def _rows(self, feature: Any) -> Any:
+        """Return the rows of the samples' maps (B, k)."""
+        return (feature + self.first_map).reshape(-1)
+
+    def _largest(self) -> Any:
+        """Return each map's largest potential, (B, F)."""
+        score = self.score
+        largest = score.view(self.B, self.F, self.size).amax(dim=2) if self.size > 1 else score
+        return self._small(largest) + 0.0  # -0 becomes 0: equal in every order
+
+    def _first_places(self, feature: Any) -> Any:
+        """Return the first place with the largest potential of each map (B, k)."""
+        return self.maps[self._rows(feature)].argmax(1).reshape(feature.shape)
+
+    def _sorted(self, best: Any) -> tuple[Any, Any, Any]:
+        """Return feature, place and potential of up to k winners per sample, each (B, k), potential -inf for none."""
+        feature = self._order(-best)[:, : self.k]
+        return feature, self._first_places(feature), best[self.samples, feature]
+
+    def _one_by_one(self, best: Any) -> tuple[Any, Any, Any]:
+        """Return the same where a winner takes others out of the competition, or where maps are too many to sort."""
+        rounds = []
+        for _ in range(self.k):
+            feature = best.argmax(1)[:, None]  # the first of equal values
+            place = self._first_places(feature)
+            rounds.append((feature, place, best[self.samples, feature]))
+            if self.radius == 0:
+                best[self.samples, feature] = -np.inf
+                continue
+            self.maps[self._rows(feature)] = -np.inf
+            # where nothing is left to win, there is nothing to remove either
+            rows = (place // self.W + self.near_rows).clip(0, self.H - 1)
+            columns = (place % self.W + self.near_columns).clip(0, self.W - 1)
+            near = (rows[:, :, None] * self.W + columns[:, None, :]).reshape(self.B, 1, -1)
+            scores = self.score.view(self.B, self.F, self.size)
+            scores.scatter_(2, self._tensor(near).expand(-1, self.F, -1), -np.inf)
+            best = self._largest()
+        feature, place, potential = (self._joined(parts, 1) for parts in zip(*rounds, strict=True))
+        return feature, place, potential
 
 
 class TorchBackend:
-    """Whole tensors, one operation after the other, on the device of the input; numpy input runs on the CPU."""
+    """Whole tensors, one operation after the other, on the device of the input; numpy input runs on the CPU.
 
-    name = "torch"
+    Parameters
+    ----------
+    compiled : bool
+        Whether `torch.compile` makes one loop of a step's operations, on the CPU only: the backend torch_compiled.
+    """
+
     compact = False
     emits = ("source",)
 
+    def __init__(self, compiled: bool = False):
+        self.name = "torch_compiled" if compiled else "torch"
+        self.compiled = compiled
+
     def unavailable(self) -> str | None:
-        """Return None when torch can be imported."""
+        """Return None when torch can be imported, and can compile where it has to."""
         try:
             import torch  # noqa: F401
         except ImportError:
             return "torch is not installed: pip install 'spyke_numba[torch]'"
+        if self.compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+            return "torch.compile needs a C++ compiler: install g++, or use the backend 'cpu' or 'torch'"
         return None
 
     @cache  # noqa: B019 - the one instance lives as long as the process
     def kernel(self, program: Program) -> _TorchKernel:
         """Return the program's step, bound to a device when it first runs there."""
-        return _TorchKernel(program)
+        return _TorchKernel(program, self.compiled)
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the module's text."""
@@ -385,13 +514,21 @@ class TorchBackend:
         if not hasattr(x, "detach"):
             x = np.asarray(x, dtype=dtype)
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
-        return x.detach().to(getattr(torch, dtype)).contiguous()
+        if self.compiled and not x.is_cpu:
+            # Triton would fuse products into sums, and the spikes would be others
+            raise ValueError(
+                f"the input is on {x.device}, but the backend 'torch_compiled' works on the CPU: "
+                "use 'cuda' or 'torch' there"
+            )
+        if x.requires_grad:
+            x = x.detach()
+        return x.to(getattr(torch, dtype)).contiguous()
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> torch.Tensor:
         """Return a new tensor on the input's device."""
         import torch
 
-        if str(_device(like)) == "cpu":
+        if not hasattr(like, "detach") or like.is_cpu:
             return torch.from_numpy(BUFFERS.empty(shape, dtype))
         return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
 

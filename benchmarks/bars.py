@@ -108,6 +108,33 @@ def _peer(name: str, factor: float) -> list[Bar]:
     return bars
 
 
+def _dropin(batch: int, *shape: int, limit: float) -> list[Bar]:
+    text = "×".join(map(str, (batch, *shape)))
+    at = {"shape": [batch, *shape]}
+    bars = [
+        Bar(
+            "dropin",
+            f"drop-in {text}, a call: eager torch over ours",
+            "over_call",
+            limit,
+            {**at, "backend": "cpu"},
+            at_least=True,
+        )
+    ]
+    bars += [
+        Bar(
+            "dropin_torch",
+            f"drop-in {text}, backend {name}, a call: eager torch over ours",
+            "over_call",
+            1.0,
+            {**at, "backend": name},
+            at_least=True,
+        )
+        for name in ("torch", "torch_compiled")
+    ]
+    return bars
+
+
 #: Peers that have no k-winners-take-all and are not given one.
 _FREE_ONLY = ("Brian2 (cython)", "SpikingJelly", "Norse")
 
@@ -134,6 +161,10 @@ BARS: tuple[Bar, ...] = (
         for bar in _peer(name, factor)
         if not (name in _FREE_ONLY and len(bar.where["shape"]) == 3)
     ),
+    *_dropin(1, 30, 28, 28, limit=10.0),
+    *_dropin(1, 250, 14, 14, limit=10.0),
+    *_dropin(1, 64, 64, 64, limit=1.0),
+    *_dropin(1, 100, 128, 128, limit=20.0),
     Bar("startup", "first run of a new process, beyond import numba", "warm_beyond_numba_s", 1.0, unit="s"),
     Bar("startup", "compiling one model that is not cached", "compile_s", 5.0, unit="s"),
     # eight neurons take the kernel so little that the whole step is an upper bound of what lies above it

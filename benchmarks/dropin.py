@@ -1,13 +1,16 @@
 """Time per step of the drop-in neurons against a plain eager-torch layer of the same semantics, in one run.
 
 python -m spyke_numba.benchmarks.dropin --json benchmarks/results/dropin.json --table docs/dropin_speed.md
+python -m spyke_numba.benchmarks.dropin --backends torch,torch_compiled --json benchmarks/results/dropin_torch.json \\
+    --table docs/dropin_speed_torch.md
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import torch
 from spyke_numba import neurons
 from spyke_numba.benchmarks.eager_baseline import MODELS, EagerLayer
 from spyke_numba.benchmarks.floor import SPINNING_SECONDS
-from spyke_numba.benchmarks.measuring import first_call, interleaved, write_json
+from spyke_numba.benchmarks.measuring import interleaved, write_json
+from spyke_numba.benchmarks.running import Several
 
 SHAPES = {(1, 30, 28, 28): 5, (1, 250, 14, 14): 8, (1, 64, 64, 64): 5, (1, 100, 128, 128): 5}
 THRESHOLD = 10.0
@@ -29,68 +33,87 @@ TURN = 0.1
 
 
 def measure(
-    model: str, shape: tuple[int, ...], k: int, seconds: float, backend: str = "cpu"
-) -> dict[str, Any]:
-    """Return microseconds per step of the eager layer, of the drop-in called step by step, and of its `run`."""
+    model: str, shape: tuple[int, ...], k: int, seconds: float, backends: Sequence[str] = ("cpu",)
+) -> list[dict[str, Any]]:
+    """Return a row per backend: microseconds per step of the eager layer, of the drop-in's calls and of its `run`."""
     inputs = torch.rand((BLOCK, *shape), generator=torch.Generator().manual_seed(0)) * DRIVE[model]
     eager = EagerLayer(model, THRESHOLD, k)
     eager.scope = "global" if model == "AdEx" else "feature"
-    called, fused = (getattr(neurons, model)(THRESHOLD, backend=backend) for _ in range(2))
-    spikes = {"eager": 0, "drop-in": 0}
-    for x in inputs:
-        spikes["eager"] += int((eager(x)[0] > 0).sum())
-        spikes["drop-in"] += int((called(x, n_winners=k)[0] > 0).sum())
-    compile_seconds = first_call(lambda: fused.run(inputs, k))
+    eager_spikes = sum(int((eager(x)[0] > 0).sum()) for x in inputs)
 
     def each(layer: Callable[[torch.Tensor], Any]) -> None:
         for x in inputs:
             layer(x)
 
-    def eagerly() -> float:
-        started = time.perf_counter()
-        each(eager)
-        seconds = time.perf_counter() - started
-        # torch's threads keep the cores busy for a while, which the next contestant shall not pay for
-        time.sleep(SPINNING_SECONDS)
-        return seconds
+    def paused(run: Callable[[], Any]) -> Callable[[], float]:
+        """Return the same, timed, and without torch's threads when the next contestant's turn comes."""
+
+        def timed() -> float:
+            started = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - started
+            time.sleep(SPINNING_SECONDS)
+            return seconds
+
+        return timed
 
     # turns of many steps, since a network calls its layer in a loop
-    contestants = {
-        "eager": eagerly,
-        "call": lambda: each(lambda x: called(x, n_winners=k)),
-        "run": lambda: fused.run(inputs, k),
-    }
+    contestants: dict[Any, Callable[[], Any]] = {"eager": paused(lambda: each(eager))}
+    rows = []
+    for backend in backends:
+        called, fused = (getattr(neurons, model)(THRESHOLD, backend=backend) for _ in range(2))
+        spikes, first_call_s = 0, 0.0
+        for x in inputs:
+            started = time.perf_counter()
+            spikes += int((called(x, n_winners=k)[0] > 0).sum())
+            first_call_s = first_call_s or time.perf_counter() - started
+        pause = paused if backend.startswith("torch") else lambda run: run
+        contestants[backend, "call"] = pause(partial(each, partial(called, n_winners=k)))
+        contestants[backend, "run"] = pause(partial(fused.run, inputs, k))
+        contestants[backend, "run"]()
+        rows.append(
+            {
+                "backend": backend,
+                "model": model,
+                "shape": shape,
+                "k": k,
+                "first_call_s": first_call_s,
+                "spiking": spikes / inputs.numel(),
+                "spikes": {"eager": eager_spikes, "drop-in": spikes},
+            }
+        )
     medians = interleaved(contestants, seconds, turn=TURN)
-    # the other way: each finds the caches full of the other's memory every time
+    # the other way: each finds the caches full of the others' memory every time
     cold = interleaved(contestants, seconds / 2)
-    return {
-        "model": model,
-        "shape": shape,
-        "k": k,
-        "eager_us": medians["eager"] * 1e6 / BLOCK,
-        "call_us": medians["call"] * 1e6 / BLOCK,
-        "run_us": medians["run"] * 1e6 / BLOCK,
-        "cold_eager_us": cold["eager"] * 1e6 / BLOCK,
-        "cold_call_us": cold["call"] * 1e6 / BLOCK,
-        "first_run_s": compile_seconds,
-        "spiking": spikes["drop-in"] / inputs.numel(),
-        "spikes": spikes,
-    }
+    for row in rows:
+        call, run_key = (row["backend"], "call"), (row["backend"], "run")
+        row |= {
+            "eager_us": medians["eager"] * 1e6 / BLOCK,
+            "call_us": medians[call] * 1e6 / BLOCK,
+            "run_us": medians[run_key] * 1e6 / BLOCK,
+            "cold_eager_us": cold["eager"] * 1e6 / BLOCK,
+            "cold_call_us": cold[call] * 1e6 / BLOCK,
+            "over_call": medians["eager"] / medians[call],
+            "over_run": medians["eager"] / medians[run_key],
+            "over_cold_call": cold["eager"] / cold[call],
+        }
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        "| model | shape | k | spiking | eager torch | call | ratio | `run` | ratio | call, cold: ratio |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| backend | model | shape | k | spiking | first call | eager torch | call | ratio | `run` | ratio "
+        "| call, cold: ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         shape = "×".join(map(str, row["shape"]))
         lines.append(
-            f"| {row['model']} | {shape} | {row['k']} | {100 * row['spiking']:.1f} % | {row['eager_us']:.0f} µs "
-            f"| {row['call_us']:.0f} µs | {row['eager_us'] / row['call_us']:.1f} "
-            f"| {row['run_us']:.1f} µs | {row['eager_us'] / row['run_us']:.1f} "
-            f"| {row['cold_eager_us'] / row['cold_call_us']:.1f} |"
+            f"| {row['backend']} | {row['model']} | {shape} | {row['k']} | {100 * row['spiking']:.1f} % "
+            f"| {row['first_call_s']:.2f} s | {row['eager_us']:.0f} µs | {row['call_us']:.0f} µs "
+            f"| {row['over_call']:.1f} | {row['run_us']:.1f} µs | {row['over_run']:.1f} "
+            f"| {row['over_cold_call']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -98,27 +121,34 @@ def table(rows: list[dict[str, Any]]) -> str:
 @click.command()
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Results file to write.")
 @click.option("--table", "table_path", type=click.Path(path_type=Path), help="Markdown file to write.")
-@click.option("--seconds", default=2.0, show_default=True, help="Time for each row.")
-@click.option("--backend", default="cpu", show_default=True, help="Backend of the drop-in.")
+@click.option("--seconds", default=2.0, show_default=True, help="Time for each model and shape.")
+@click.option(
+    "--backends", default="cpu", show_default=True, type=Several(), metavar="NAME,…", help="Of the drop-in."
+)
 @click.option("--smallest", is_flag=True, help="Only the first shape, briefly.")
 def main(
-    json_path: Path | None, table_path: Path | None, seconds: float, backend: str, smallest: bool
+    json_path: Path | None,
+    table_path: Path | None,
+    seconds: float,
+    backends: tuple[str, ...],
+    smallest: bool,
 ) -> None:
     """Measure the drop-in against eager torch."""
     rows = []
     for model in MODELS:
         for shape, k in list(SHAPES.items())[: 1 if smallest else None]:
-            rows.append(measure(model, shape, k, seconds, backend))
-            click.echo(table(rows[-1:]).splitlines()[-1])
+            more = measure(model, shape, k, seconds, backends)
+            click.echo("\n".join(table(more).splitlines()[2:]))
+            rows += more
     if json_path is not None:
-        write_json(json_path, {"threads": torch.get_num_threads(), "backend": backend, "rows": rows})
+        write_json(json_path, {"benchmark": json_path.stem, "threads": torch.get_num_threads(), "rows": rows})
     if table_path is not None:
         results = json.loads(json_path.read_text()) if json_path is not None else None
         head = "# Time per step: the drop-in against eager torch\n\n"
         head += "One interleaved run, medians of 20 steps; eager torch is `benchmarks/eager_baseline.py`. "
         head += f"Turns last {TURN} s, so that each finds its own memory in the caches, as in a loop; in the last "
-        head += "column they last 20 steps, so that each finds the other's. "
-        head += f"Backend of the drop-in: {backend}. "
+        head += "column they last 20 steps, so that each finds the others'. "
+        head += "The first call may compile, or find what an earlier process compiled. "
         if results is not None:
             info = results["machine"]
             head += f"{info['processor']}, {info['cores']} cores, torch {info['versions']['torch']}, "

@@ -67,7 +67,9 @@ def cases_of(
         maps = Case("LIF", (30, 28, 28), threads=most)
         if "LIF" in names and middle:
             points += [maps, *(replace(maps, k=k, scope="feature") for k in WINNERS)]
-    return [case for case in points if case.backend != "torch" or case.neuron_steps <= MOST_FOR_TORCH]
+    return [
+        case for case in points if not case.backend.startswith("torch") or case.neuron_steps <= MOST_FOR_TORCH
+    ]
 
 
 @click.command("scaling")

@@ -61,7 +61,7 @@ class Layer:
         Samples B, each with its own state; taken from the first input if left out.
     inhibition : KWTA, optional
         Winners-take-all inhibition, one competition per sample; None: each neuron has its own refractory period.
-    backend : {"auto", "cpu", "cuda", "torch"} or Backend
+    backend : {"auto", "cpu", "cuda", "torch", "torch_compiled"} or Backend
         ``"auto"`` is cuda where a GPU is usable, else cpu.  A backend asked for by name is that or an error.
     dtype : {"float32", "float64"}
     seed : int

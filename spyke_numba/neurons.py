@@ -164,7 +164,7 @@ class Neuron:
         ``"global"`` for AdEx and Izhikevich unless given; may be set between calls.
     inhibition_radius : int
         Rows and columns around a winner that cannot win in the same step.
-    backend : {"auto", "cpu", "cuda", "torch"}
+    backend : {"auto", "cpu", "cuda", "torch", "torch_compiled"}
     dtype : {"float32", "float64"} or torch.dtype, optional
         The first input's unless given.
     seed : int

@@ -7,6 +7,9 @@ from emulated import EMULATED, emulated_cuda
 
 from spyke_numba import backends
 
+#: Backends that compile every program for seconds: `test_torch_backend.py` takes a sample of them.
+SAMPLED = ("torch_compiled",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -27,10 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    every = [name for name in backends.names() if name not in SAMPLED]
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", [*backends.names(), EMULATED], indirect=True)
+        metafunc.parametrize("backend", [*every, EMULATED], indirect=True)
     if "other_backend" in metafunc.fixturenames:
-        others = [name for name in backends.names() if name != "cpu"]
+        others = [name for name in every if name != "cpu"]
         metafunc.parametrize("other_backend", [*others, EMULATED], indirect=True)
 
 

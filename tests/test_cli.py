@@ -660,7 +660,7 @@ def test_completion():
     assert completed("simulate", "ad") == ["AdEx"]
     assert completed("models", "show", "")[:1] == [models.names()[0]]
     assert completed("simulate", "LIF", "--backend", "") == ["auto", *backends.names()]
-    assert completed("compile", "LIF", "--backend", "t") == ["torch"]
+    assert completed("compile", "LIF", "--backend", "t") == ["torch", "torch_compiled"]
     assert completed("simulate", "AdEx", "--record", "spikes,w") == ["spikes,w", "spikes,winners"]
     assert "spikes,w" not in completed("simulate", "LIF", "--record", "spikes,w")
     assert completed("simulate", "AdEx", "--param", "tau_") == ["tau_rc=", "tau_w="]

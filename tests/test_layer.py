@@ -212,7 +212,9 @@ def test_parameters_change_from_the_next_step_on() -> None:
 def test_backend_is_a_contract() -> None:
     assert Layer(models.LIF(threshold=1.0), backend="auto").backend in ("cuda", "cpu")
     assert Layer(models.LIF(threshold=1.0), backend="torch").backend == "torch"
-    with pytest.raises(KeyError, match=r"unknown backend 'gpu'.*allowed are auto, cpu, cuda and torch"):
+    with pytest.raises(
+        KeyError, match=r"unknown backend 'gpu'.*allowed are auto, cpu, cuda, torch and torch_compiled"
+    ):
         Layer(models.LIF(threshold=1.0), backend="gpu")
     if (why_not := backends.get("cuda").unavailable()) is not None:
         with pytest.raises(RuntimeError, match=r"backend 'cuda' cannot run here: .*install") as caught:

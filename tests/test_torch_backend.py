@@ -1,15 +1,19 @@
-"""The torch backend in tiles, and models whose states are each other's."""
+"""The torch backend in tiles and compiled, and models that ask more of it than the registered ones."""
 
 from __future__ import annotations
 
 import importlib
+import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from cases import INHIBITIONS, assert_same, input_for, neuron_of, run_case
+from cases import INHIBITIONS, SHAPE, assert_same, input_for, neuron_of, run_case
 
-from spyke_numba import KWTA, Layer, NeuronSpec, models
+from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
 
+# ruff: noqa: F821 - a model's functions are bound in the generated code
 pytest.importorskip("torch", reason="torch is not installed")
 
 
@@ -40,6 +44,20 @@ def test_equal_potentials_are_won_in_order(
     assert_same(expected, run_case(neuron, x, "torch", "float32", inhibition))
 
 
+@pytest.mark.parametrize("most_sorted", [0, 10])
+@pytest.mark.parametrize("inhibition", INHIBITIONS)
+@pytest.mark.parametrize("name", ["AdEx", "LIF"])
+def test_what_a_gpu_is_given(
+    monkeypatch: pytest.MonkeyPatch, name: str, inhibition: str, most_sorted: int
+) -> None:
+    backend = importlib.import_module("spyke_numba.backends.torch")
+    monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
+    monkeypatch.setattr(backend, "_on_cpu", lambda array: False)
+    neuron, x = neuron_of(models.get(name), True), input_for(name, 3)
+    expected = run_case(neuron, x, "cpu", "float32", INHIBITIONS[inhibition])
+    assert_same(expected, run_case(neuron, x, backend.TorchBackend(), "float32", INHIBITIONS[inhibition]))
+
+
 def _keep(u, I):
     return u + I
 
@@ -61,6 +79,72 @@ def test_states_that_are_each_others(inhibition: str) -> None:
     expected = run_case(spec(threshold=1.0), x, "cpu", "float32", INHIBITIONS[inhibition])
     assert expected.w.any()
     assert_same(expected, run_case(spec(threshold=1.0), x, "torch", "float32", INHIBITIONS[inhibition]))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_compiled(name: str) -> None:
+    if (why_not := backends.get("torch_compiled").unavailable()) is not None:
+        pytest.skip(why_not)
+    i = models.names().index(name)
+    scope, dtype = list(INHIBITIONS)[i % 4], ("float32", "float64")[i // 4 % 2]
+    neuron, inhibition = neuron_of(models.get(name), i % 3 > 0), INHIBITIONS[scope]
+    for batch in (1, 3):
+        x = input_for(name, batch)
+        expected = run_case(neuron, x, "cpu", dtype, inhibition)
+        assert expected.spikes.any()
+        assert_same(expected, run_case(neuron, x, "torch_compiled", dtype, inhibition))
+
+
+def _every_function(u, I):
+    size = sqrt(abs(I)) + tanh(u) * 0.3 - log(abs(I) + 1.0) / (1.0 + abs(u))
+    return where((u > 0.2) & (I < 0.5), size * size, size - u * 0.7) * 1e-36 + exp(-abs(u)) * I
+
+
+def _nothing(threshold, v_reset):
+    return threshold + v_reset
+
+
+@pytest.mark.parametrize("inhibition", ["none", "feature"])
+@pytest.mark.parametrize("membrane", [_every_function, _nothing])
+@pytest.mark.parametrize("name", ["torch", "torch_compiled"])
+def test_a_users_membrane(name: str, membrane: Callable[..., Any], inhibition: str) -> None:
+    if (why_not := backends.get(name).unavailable()) is not None:
+        pytest.skip(why_not)
+    neuron = NeuronSpec(name="Users", membrane=membrane)(threshold=np.linspace(0.3, 0.4, 5))
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(20, 2, *SHAPE)) * np.exp(rng.normal(size=(20, 2, *SHAPE)) * 9)).astype(np.float32)
+    expected = run_case(neuron, x, "cpu", "float32", INHIBITIONS[inhibition])
+    assert expected.spikes.any()
+    assert_same(expected, run_case(neuron, x, name, "float32", INHIBITIONS[inhibition]))
+
+
+def test_compiled_once_for_every_shape_and_length() -> None:
+    import torch
+
+    if (why_not := backends.get("torch_compiled").unavailable()) is not None:
+        pytest.skip(why_not)
+    neuron = models.get("LIF")(threshold=1.0)
+    Layer(neuron, (3, 4, 5), backend="torch_compiled").run(torch.rand(2, 1, 3, 4, 5))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape, steps in (((3, 4, 5), 7), ((2, 9, 9), 3), ((100,), 1)):
+            x = torch.rand(steps, 1, *shape)
+            runs = [Layer(neuron, shape, backend=name).run(x) for name in ("cpu", "torch_compiled")]
+            assert torch.equal(*(run.spikes for run in runs))
+            layer = Layer(neuron, shape, backend="torch_compiled")
+            assert torch.equal(torch.stack([layer.step(one).spikes for one in x]), runs[0].spikes)
+
+
+def test_compiled_is_for_the_cpu() -> None:
+    import torch
+
+    with pytest.raises(ValueError, match="works on the CPU: use 'cuda' or 'torch' there"):
+        backends.get("torch_compiled").take(torch.zeros(1, device="meta"), "float32")
+
+
+def test_compiled_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler: install g\+\+"):
+        Layer(models.get("LIF")(threshold=1.0), backend="torch_compiled")
 
 
 def test_a_population_has_winners() -> None:
