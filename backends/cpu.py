@@ -21,6 +21,7 @@ from spyke_numba.engine import (
     Program,
     Writer,
     helper_lines,
+    operations_of,
     step_lines,
 )
 from spyke_numba.generated import load_module
@@ -29,8 +30,20 @@ from spyke_numba.generated import load_module
 LARGEST_TILE = 65_536
 #: Shorter rows are not worth a thread of their own.
 SMALLEST_TILE = 8192
-#: Neurons of a tile that are advanced by a few steps at once, while their state is in the first-level cache.
-FEW_NEURONS, FEW_STEPS = 4096, 2
+#: Neurons of a tile for few steps, which the passes before and after them then find in the first-level cache.
+TILE_OF_FEW_STEPS = 4096
+#: Steps by which a neuron is advanced before the next one is, if as many rows of input come from memory: several
+#: streams of it hide its latency, and the state goes through the registers once.
+TOGETHER = (4, 2)
+#: Bytes of input from which they come from memory.
+FROM_MEMORY = 2**24
+#: Operations of all these steps: where longer chains wait for each other, as with an exponential, the processor looks
+#: ahead over too few neurons to stay busy (AdEx 0.43 ns one step at a time, 0.47 two, 0.63 four).
+MOST_OPERATIONS = 72
+#: LLVM gives up vectors where it would have to compare more pairs of rows for whether they overlap.
+MOST_PAIRS = 100
+#: Steps in which a neuron's hold fits into a byte; `_MARKS` says how.
+WINDOW = 120
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
 #: Below this many neuron-steps a second thread costs more than it gives.
@@ -50,7 +63,7 @@ from numba.np import arrayobj
 
 real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
-LOWEST_KEY = np.{whole}(np.iinfo(np.{whole}).min)
+LOWEST_KEY = real(-np.inf)
 #: Keys of a vector, and bytes of one.
 LANES, WIDTH = 512 // {bits}, {bits} // 8
 
@@ -125,19 +138,6 @@ def copy(row, out):
         out[j] = row[j]
 
 
-@njit(_nrt=False)
-def remaining(until, t, out):
-    # how long each neuron is held after so many steps
-    for j in range(until.size):
-        out[j] = max(np.int32(until[j] - t), NO_STEPS)
-
-
-@njit(_nrt=False)
-def mark(until, t, held):
-    for j in range(until.size):
-        held[j] = np.uint8(until[j] > np.int32(t))
-
-
 @njit(forceinline=True, _nrt=False)
 def abs(x):
     return _fabs(x)
@@ -168,11 +168,16 @@ def mantissa(x):
     return _of_bits(whole((_bits_of(x) & whole({mantissa_mask})) | whole({one_bits})))
 
 
-@njit(forceinline=True, _nrt=False)
-def order_key(x):
-    """An integer in the order of x: its maximum vectorises, a float's does not. Adding 0 makes -0 and 0 equal."""
-    q = _bits_of(x + real(0))
-    return whole(q ^ (whole(q >> whole({sign_shift})) & whole({largest})))
+@intrinsic
+def larger(context, a, b):
+    """Return the larger of two keys; said to be no NaN, and -0 to be as good as 0, so that a maximum vectorises."""
+
+    def generate(context, builder, signature, arguments):
+        known = ("nnan", "nsz")
+        first = builder.fcmp_ordered(">", *arguments, flags=known)
+        return builder.select(first, *arguments, flags=known)
+
+    return a(a, b), generate
 
 
 '''
@@ -184,6 +189,19 @@ _JIT = '@njit("void(int64[::1], int64)", cache=True, nogil=True, error_model="nu
 _JIT_ROW = '@njit(error_model="numpy", _nrt=False)'
 
 _COMPETITION = '''\
+@njit(_nrt=False)
+def remaining(until, t, out):
+    # how long each location is held after so many steps
+    for j in range(until.size):
+        out[j] = max(np.int32(until[j] - t), NO_STEPS)
+
+
+@njit(_nrt=False)
+def mark(until, t, held):
+    for j in range(until.size):
+        held[j] = np.uint8(until[j] > np.int32(t))
+
+
 @njit(_nrt=False)
 def claim(turns, t, me, owners, pieces):
     """Return a piece of step t that nobody has yet: of one's own, which are in one's cache, then of another's; or -1.
@@ -217,7 +235,7 @@ def largest(keys):
     use_widest_vectors()
     best = LOWEST_KEY
     for j in range(keys.size):
-        best = keys[j] if keys[j] > best else best
+        best = larger(keys[j], best)
     return best
 
 
@@ -229,7 +247,7 @@ def first_place(context, keys, key):
         array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
         (size,) = cgutils.unpack_tuple(builder, array.shape)
         count, word = LANES, ir.IntType(64)
-        vector = ir.VectorType(_ir_whole, count)
+        vector = ir.VectorType(_ir_real, count)
         wanted = ir.Constant(vector, ir.Undefined)
         for lane in range(count):
             wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
@@ -247,7 +265,7 @@ def first_place(context, keys, key):
         builder.cbranch(builder.icmp_signed("<", at, full), compare, singles)
         builder.position_at_end(compare)
         place = builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
-        equal = builder.icmp_signed("==", builder.load(place, align=WIDTH), wanted)
+        equal = builder.fcmp_ordered("==", builder.load(place, align=WIDTH), wanted)
         mask = builder.bitcast(equal, ir.IntType(count))
         at.add_incoming(builder.add(at, ir.Constant(word, count)), compare)
         none = builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
@@ -262,7 +280,7 @@ def first_place(context, keys, key):
         one.add_incoming(full, whole_vectors)
         builder.cbranch(builder.icmp_signed("<", one, size), single, end)
         builder.position_at_end(single)
-        same = builder.icmp_signed("==", builder.load(builder.gep(array.data, [one])), arguments[1])
+        same = builder.fcmp_ordered("==", builder.load(builder.gep(array.data, [one])), arguments[1])
         builder.cbranch(same, end, next_single)
         builder.position_at_end(next_single)
         one.add_incoming(builder.add(one, ir.Constant(word, 1)), next_single)
@@ -329,25 +347,58 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
 
 '''
 
+#: A neuron without inhibition is held until a step that a byte marks, from the window's first step on; a mark that is
+#: larger than WINDOW holds to its end, and tells the step of the spike, or is BEFORE for a hold from before the window.
+_MARKS = '''\
+WINDOW, BEFORE = {window}, np.uint8(255)
+
+
+@njit(forceinline=True, _nrt=False)
+def mark_of(period, now):
+    """Return the mark of a spike in step `now` of the window; a period of 255 stands for all that are longer."""
+    fits = period <= np.uint8(WINDOW - 1 - now)
+    return where(fits, np.uint8(period + np.uint8(now + 1)), np.uint8(WINDOW + 1 + now))
+
+
+@njit(_nrt=False)
+def mark(r, marks):
+    for j in range(r.size):
+        marks[j] = np.uint8(r[j]) if r[j] <= WINDOW else BEFORE
+
+
+@njit(_nrt=False)
+def remaining(marks, n, periods, before, r):
+    # how long each neuron is held after n steps of the window
+    for j in range(marks.size):
+        m = np.int32(marks[j])
+        period = periods[{place}]
+        within = max(np.int32(m - n), NO_STEPS)
+        beyond = np.int32(before[j] - n) if m == BEFORE else np.int32(period + m - WINDOW - n)
+        r[j] = within if m <= WINDOW else beyond
+
+
+'''
+
 _FREE = """\
 tiles = (N + tile - 1) // tile
+{marks}
 while True:
     item = _add(progress, 1)
     if item >= B * tiles:
         break
     b = item // tiles
-    start = (item % tiles) * tile
-    stop = min(start + tile, N)
-    # of a few thousand neurons a few steps, while their state is in the first-level cache
-    for first in range(0, steps, few_steps):
-        for lo in range(start, stop, few_neurons):
-            hi = min(lo + few_neurons, stop)
-            for t in range(first, min(first + few_steps, steps)):
-                now = np.int32(t)
-                {advance}
-                {record}
-    lo, hi = start, stop
-    {settle}
+    lo = (item % tiles) * tile
+    hi = min(lo + tile, N)
+    for first in range(0, steps, WINDOW):
+        last = min(first + WINDOW, steps)
+        {mark}
+        t = first
+        while t < last:
+            {advance_together}
+            {advance}
+            {record}
+            t += 1
+        {remaining}
 """
 
 _COMPETING = """\
@@ -390,7 +441,7 @@ while True:
                         {keep_row}
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
                             best_place = offset + first_place(own_keys, best_of_row)
-                    best = max(best, best_of_row)
+                    best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
                     if prune and best > LOWEST_KEY:
@@ -524,55 +575,82 @@ class _Source:
         elif program.inhibition is None:
             self.counters = "until"
 
-    def row(self, name: str, counters: Counters) -> list[str]:
-        # a function that advances the neurons of one row by one step
-        program = self.program
+    def row(self, name: str, counters: Counters, times: int = 1) -> list[str]:
+        # a function that advances the neurons of one row by one step, or by so many before it goes to the next
+        program, steps = self.program, range(times)
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
-        arguments = ["x", *(f"row_{state}" for state in program.states)]
+        arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
         arguments += ["row_r"] if counters in ("own", "until", "shared") else []
-        arguments += [f"row_out_{name}" for name in program.records]
+        arguments += [f"row_out_{name}{i}" for i in steps for name in program.records]
         arguments += ["row_keys"] if competes else []
         arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
-        if counters == "until":
-            arguments += ["now", "row_period" if self.varying_period else "until"]
-        body = ["i_in = x[j]", *(f"s_{state} = row_{state}[j]" for state in program.states)]
+        arguments += ["now0", "row_period"] if counters == "until" else []
+        before = ["best = LOWEST_KEY"] if competes else []
+        body = [f"s_{state} = row_{state}[j]" for state in program.states]
         body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
         body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
-        if counters == "until" and self.varying_period:
-            body.append("until = np.int32(now + ONE_STEP + row_period[j])")
-        body += step_lines(program, self.writer, counters)
+        for i in steps:
+            body.append(f"i_in = x{i}[j]")
+            if counters == "until":
+                before.append(f"now{i} = np.uint8(now0 + {i})")
+                # what does not vary is computed once
+                marks, period = (body, "row_period[j]") if self.varying_period else (before, "row_period[0]")
+                marks.append(f"mark{i} = mark_of({period}, now{i})")
+                body.append(f"now = now{i}")
+            body += step_lines(program, self.writer, counters)
+            body += [f"r = where(spiked, mark{i}, r)"] if counters == "until" else []
+            nothing = self.writer.constant(0.0)
+            quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
+            for record in program.records:
+                body.append(f"row_out_{record}{i}[j] = {(RECORDS if spikes else quiet)[record]}")
         body += [f"row_{state}[j] = s_{state}" for state in program.states]
-        body += ["row_r[j] = r"] if counters == "own" else []
-        body += ["if spiked:", "    row_r[j] = until"] if counters == "until" else []
-        nothing = self.writer.constant(0.0)
-        quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
-        body += [f"row_out_{name}[j] = {(RECORDS if spikes else quiet)[name]}" for name in program.records]
+        body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
-            body += ["key = order_key(new_u) if spiked else LOWEST_KEY", "row_keys[j] = key"]
-            body.append("best = key if key > best else best")
-        lines = [_JIT_ROW, f"def {name}({', '.join(arguments)}):"]
-        lines += ["    use_widest_vectors()", *(["    best = LOWEST_KEY"] if competes else [])]
-        lines += ["    for j in range(x.size):", *(f"        {line}" for line in body)]
+            body += ["key = new_u if spiked else LOWEST_KEY", "row_keys[j] = key", "best = larger(key, best)"]
+        lines = [_JIT_ROW, f"def {name}({', '.join(arguments)}):", "    use_widest_vectors()"]
+        lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
+        lines += [f"        {line}" for line in body]
         return [*lines, *(["    return best"] if competes else []), "", ""]
 
-    def call(self, name: str, counters: Counters) -> str:
+    def call(self, name: str, counters: Counters, times: int = 1) -> str:
         # a call of such a function for the neurons lo to hi
         program = self.program
-        arguments = ["x[t if x.shape[0] > 1 else 0, b, lo:hi]"]
+        at = ["t"] + [f"t + {i}" for i in range(1, times)]
+        arguments = [f"x[{t} if x.shape[0] > 1 else 0, b, lo:hi]" for t in at]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
-        own = ["g_r[b, lo:hi]"]
-        arguments += {"own": own, "until": own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(
-            counters, []
-        )
+        own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
+        arguments += {**own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(counters, [])
         arguments += [
-            f"out_{name}[t if out_{name}.shape[0] > 1 else 0, b, lo:hi]" for name in program.records
+            f"out_{name}[{t} if out_{name}.shape[0] > 1 else 0, b, lo:hi]"
+            for t in at
+            for name in program.records
         ]
         if counters != "held" and program.inhibition is not None:
             arguments.append("own_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
-            arguments += ["now", "periods[lo:hi]" if self.varying_period else "np.int32(t + 1 + periods[0])"]
+            arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
         return f"{name}({', '.join(arguments)})"
+
+    def remaining(self, step: str, out: str) -> str:
+        # a call of what turns marks into counters
+        periods = f"periods{'[lo:hi]' if self.varying_period else ''}"
+        return f"remaining(marks[:hi - lo], {step} - first, {periods}, g_r[b, lo:hi], {out})"
+
+    @property
+    def together(self) -> int:
+        """Steps by which the rows of a layer without inhibition can be advanced together; 1 for one after the other."""
+        program = self.program
+        operations = operations_of(program)
+        for times in TOGETHER:
+            written = len(program.states) + (self.counters == "until") + times * len(program.records)
+            read = times + len(program.arrays) + 2 * self.varying_period
+            if (
+                written * (written - 1) // 2 + written * read <= MOST_PAIRS
+                and times * operations <= MOST_OPERATIONS
+            ):
+                return times
+        return 1
 
     def copies(self) -> list[str]:
         # record what stands in the state of the neurons lo to hi
@@ -580,9 +658,16 @@ class _Source:
         lines = []
         for out, array in held.items():
             lines += [f"if {out}.shape[0] > 0:", f"    copy({array}[b, lo:hi], {out}[t, b, lo:hi])"]
-        if self.program.inhibition is None:
-            count = "remaining(g_r[b, lo:hi], t + 1, out_refractory[t, b, lo:hi])"
-            lines += ["if out_refractory.shape[0] > 0:", f"    {count}"]
+        if self.counters == "until":
+            lines += [
+                "if out_refractory.shape[0] > 0:",
+                f"    {self.remaining('t + 1', 'out_refractory[t, b, lo:hi]')}",
+            ]
+        elif self.program.inhibition is None:
+            lines += [
+                "if out_refractory.shape[0] > 0:",
+                "    copy(g_r[b, lo:hi], out_refractory[t, b, lo:hi])",
+            ]
         return lines
 
     @property
@@ -600,14 +685,19 @@ class _Source:
         for output, dtype in {**self.written, **self.copied}.items():
             table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
-            return {**table, **dict.fromkeys(["tile", "few_neurons", "few_steps"])}
+            table.update(dict.fromkeys(["tile", "slots", "together"]))
+            return {
+                **table,
+                "byte_periods": "np.uint8, (periods_given,)",
+                "marks_of": "np.uint8, (slots, tile)",
+            }
         integers = "k radius H W grouped kept maps pieces owners slots longest"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
-        table.update(won="np.int32, (B, k, 3)", keys="whole, (B, kept)")
-        table.update(map_keys="whole, (B, maps)", map_places="np.int64, (B, maps)")
+        table.update(won="np.int32, (B, k, 3)", keys="real, (B, kept)")
+        table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
-        table.update(rows_of_keys="whole, (slots, grouped)", front_runners_of="whole, (slots, k)")
+        table.update(rows_of_keys="real, (slots, grouped)", front_runners_of="real, (slots, k)")
         return {**table, "held_of": "np.uint8, (slots, longest)"}
 
     def head(self) -> list[str]:
@@ -620,18 +710,26 @@ class _Source:
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
-        loop = _filled(
-            _FREE,
-            advance=[self.call("advance", self.counters)],
-            record=self.copies(),
-            # at the first step a counter is the step until which it holds, and so it goes on until the last
-            settle=["remaining(g_r[b, lo:hi], steps, g_r[b, lo:hi])"] if self.counters == "until" else [],
-        )
-        return [
-            *self.row("advance", self.counters),
-            *self.head(),
-            *_body(loop),
-        ]
+        counters, times = self.counters, self.together
+        place = "j" if self.varying_period else "0"
+        functions = [_MARKS.format(window=WINDOW, place=place), *self.row("advance", counters)]
+        names = ("marks", "advance_together", "mark", "remaining")
+        blocks: dict[str, list[str]] = {name: [] for name in names}
+        if counters == "until":
+            blocks["mark"] = ["mark(g_r[b, lo:hi], marks[:hi - lo])"]
+            blocks["remaining"] = [self.remaining("last", "g_r[b, lo:hi]")]
+            blocks["marks"] = ["marks = marks_of[me]"]
+        if times > 1:
+            functions += self.row("advance_together", counters, times)
+            blocks["advance_together"] = [
+                f"while together > 0 and last - t >= {times}:",
+                f"    {self.call('advance_together', counters, times)}",
+                f"    t += {times}",
+                "if t == last:",
+                "    break",
+            ]
+        loop = _filled(_FREE, advance=[self.call("advance", counters)], record=self.copies(), **blocks)
+        return [*functions, *self.head(), *_body(loop)]
 
     def competing(self) -> list[str]:
         # groups of maps one after the other, then the winners; threads that share a sample ask for each alone
@@ -718,10 +816,11 @@ def _module(program: Program) -> ModuleType:
     )
 
 
-def _tile(B: int, N: int, threads: int) -> int:
+def _tile(B: int, N: int, threads: int, steps: int) -> int:
     # large tiles, of equal size, and two per thread, since the cores of a shared machine are not equal
     wanted = -(-2 * threads // B) if threads > 1 else 1
-    tiles = max(-(-N // LARGEST_TILE), min(wanted, N // SMALLEST_TILE), 1)
+    largest = LARGEST_TILE if steps > max(TOGETHER) else TILE_OF_FEW_STEPS
+    tiles = max(-(-N // largest), min(wanted, N // SMALLEST_TILE), 1)
     return -(-N // (tiles * 64)) * 64
 
 
@@ -732,7 +831,6 @@ class _CpuKernel:
         source = _Source(program)
         self._table, self._counters = tuple(source.table), source.counters
         self._x = self._table.index("x")
-        self._whole = np.int32 if program.dtype == "float32" else np.int64
 
     def run(self, launch: Launch) -> None:
         prepared = launch.prepared
@@ -769,9 +867,15 @@ class _CpuKernel:
             values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
         owners = 0
         if launch.winners is None:
-            tile = _tile(B, N, threads)
-            values.update(tile=tile, few_neurons=FEW_NEURONS, few_steps=FEW_STEPS)
+            tile = _tile(B, N, threads, launch.steps)
             threads = min(threads, B * -(-N // tile))
+            marks = np.empty((threads, tile), np.uint8)
+            byte_periods = np.minimum(launch.periods, 255).astype(np.uint8)
+            streams = launch.steps * B * N * np.dtype(program.dtype).itemsize >= FROM_MEMORY
+            after_each = {*program.states, "refractory"}.intersection(launch.outputs)
+            together = int(streams and not launch.constant_input and not after_each)
+            values.update(tile=tile, slots=threads, together=together)
+            values.update(byte_periods=byte_periods, marks_of=marks)
         else:
             k, radius, H, W = launch.winners
             F = N // (H * W)
@@ -800,12 +904,12 @@ class _CpuKernel:
             launch.scratch[key] = {
                 "won": np.empty((B, k, 3), np.int32),
                 "kept": kept,
-                "keys": np.empty((B, kept), self._whole),
-                "map_keys": np.empty((B, F), self._whole),
+                "keys": np.empty((B, kept), self.program.dtype),
+                "map_keys": np.empty((B, F), self.program.dtype),
                 "map_places": np.empty((B, F), np.int64),
                 "slots": slots,
-                "rows_of_keys": np.empty((slots, GROUP), self._whole),
-                "front_runners_of": np.empty((slots, k), self._whole),
+                "rows_of_keys": np.empty((slots, GROUP), self.program.dtype),
+                "front_runners_of": np.empty((slots, k), self.program.dtype),
                 "longest": longest,
                 "held_of": np.empty((slots, longest), np.uint8),
             }

@@ -6,7 +6,6 @@ over arrays of the same size and with as many threads, into output memory that e
 
 from __future__ import annotations
 
-import ast
 import time
 from collections.abc import Callable
 from typing import Any
@@ -118,27 +117,3 @@ def peak_arithmetic(seconds: float = 0.3) -> float:
     arithmetic(x, out, 1)
     took = interleaved({"chain": lambda: arithmetic(x, out, times)}, seconds)["chain"]
     return 2 * CHAIN * x.size * times / took
-
-
-def operations(model: str, **params: Any) -> int:
-    """Return the arithmetic, comparisons and selections that one step of one neuron takes in generated code."""
-    from spyke_numba import models
-    from spyke_numba.engine import Program, Writer, helper_lines, step_lines
-
-    writer = Writer()
-    lines = step_lines(Program.of(models.get(model)(**params)), writer)
-    helpers = ast.parse("\n".join(helper_lines(lines, "float32", writer, None)))
-    bodies: dict[str, ast.AST] = {
-        node.name: node for node in helpers.body if isinstance(node, ast.FunctionDef)
-    }
-
-    def count(tree: ast.AST) -> int:
-        total = 0
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.BinOp, ast.Compare)):
-                total += 1
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                total += count(bodies[node.func.id]) if node.func.id in bodies else 1
-        return total
-
-    return count(ast.parse("\n".join(lines)))

@@ -28,6 +28,7 @@ from spyke_numba.benchmarks.running import (
     seconds_option,
     threads_option,
 )
+from spyke_numba.engine import Program, operations_of
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 #: Models of which more than the size is varied: the cheapest and the dearest.
@@ -105,7 +106,7 @@ def main(
     for row in rows:
         row["most_threads"] = row["threads"] == most
     roofline = {
-        "operations": {name: floor.operations(name, **DRIVEN[name]) for name in chosen},
+        "operations": {name: operations_of(Program.of(models.get(name)(**DRIVEN[name]))) for name in chosen},
         "peak_of_one_thread": floor.peak_arithmetic(),
     }
     conclude("scaling", {"seconds": seconds, "roofline": roofline, "rows": rows}, path, plot)

@@ -335,3 +335,24 @@ def helper_lines(lines: list[str], dtype: str, writer: Writer, decorator: str | 
         if name in needed:
             result += ([decorator] if decorator else []) + writer.definition(function, name) + [""]
     return result
+
+
+def operations_of(program: Program) -> int:
+    """Return the arithmetic, comparisons and selections that one step of one neuron takes in generated code."""
+    writer = Writer()
+    lines = step_lines(program, writer)
+    helpers = ast.parse("\n".join(helper_lines(lines, program.dtype, writer, None)))
+    bodies: dict[str, ast.AST] = {
+        node.name: node for node in helpers.body if isinstance(node, ast.FunctionDef)
+    }
+
+    def count(tree: ast.AST) -> int:
+        total = 0
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.BinOp, ast.Compare)):
+                total += 1
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                total += count(bodies[node.func.id]) if node.func.id in bodies else 1
+        return total
+
+    return count(ast.parse("\n".join(lines)))

@@ -16,6 +16,7 @@ from spyke_numba.benchmarks.cases import DRIVEN, Case, busy_threshold, measure, 
 from spyke_numba.benchmarks.measuring import interleaved, processors
 from spyke_numba.cli.benching import BENCHMARKS
 from spyke_numba.cli.main import main
+from spyke_numba.engine import Program, operations_of
 
 MEASURED = [name for name in BENCHMARKS if name not in ("report", "peers")]
 
@@ -131,9 +132,10 @@ def test_copies_read_and_write_everything():
 
 def test_operations_are_those_of_the_equations():
     # u + I gain: 2; held or not: 2; the threshold's comparison, the counter's, both: 3; reset: 1; counter: 3
-    assert floor.operations("IF", **DRIVEN["IF"]) == 11
-    assert floor.operations("LIF", **DRIVEN["LIF"]) == 14
-    assert floor.operations("AdEx", **DRIVEN["AdEx"]) > floor.operations("EIF", **DRIVEN["EIF"]) > 30
+    count = {name: operations_of(Program.of(models.get(name)(**DRIVEN[name]))) for name in models.names()}
+    assert count["IF"] == 11
+    assert count["LIF"] == 14
+    assert count["AdEx"] > count["EIF"] > 30
 
 
 def test_equal_inputs_are_measured_in_one_run():

@@ -17,6 +17,7 @@ import pytest
 from cases import neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
+from spyke_numba.backends import cpu
 from spyke_numba.engine import Program
 from spyke_numba.ops import sqrt
 
@@ -54,7 +55,7 @@ def _endless(u, I):
 def test_the_check_sees_a_loop_without_vectors() -> None:
     program = Program.of(NeuronSpec(name="Rooted", membrane=_endless)(threshold=1.0))
     source = backends.get("cpu").emit(program, "source")
-    serial = source.replace("i_in = x[j]", "i_in = x[j] + (row_u[j - 1] if j > 0 else x[j])")
+    serial = source.replace("i_in = x0[j]", "i_in = x0[j] + (row_u[j - 1] if j > 0 else x0[j])")
     assert serial != source
     namespace: dict[str, object] = {"__name__": "serial"}
     exec(compile(serial.replace("cache=True, ", ""), "<serial>", "exec"), namespace)
@@ -131,3 +132,43 @@ def test_layers_run_in_several_threads_at_once() -> None:
 def test_programs_differ_in_what_is_compiled_only() -> None:
     program = Program.of(models.get("LIF")(threshold=1.0))
     assert backends.get("cpu").kernel(program) is backends.get("cpu").kernel(replace(program))
+
+
+@pytest.mark.parametrize("periods", ["one", "each"])
+@pytest.mark.parametrize("name", models.names())
+def test_steps_together_and_holds_over_windows_equal_single_steps(
+    name: str, periods: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from memory, several steps at a time; holds that end in a window, with it, after it, or span several."""
+    monkeypatch.setattr(cpu, "FROM_MEMORY", 0)
+    longest = cpu.WINDOW
+    each = np.resize([0, 1, 2, longest - 1, longest, longest + 1, 254, 255, 256, 700], 40)
+    x = np.random.default_rng(3).uniform(0, 60, (2 * longest + 7, 2, 40)).astype(np.float32)
+    for period in [each] if periods == "each" else [3, longest + 1, 300]:
+        neuron = models.get(name)(
+            **neuron_of(models.get(name), False).given | {"refractory_timesteps": period}
+        )
+        together, single = (Layer(neuron, (40,), 2, backend="cpu") for _ in range(2))
+        # a hold from before, which ends in a later window
+        held = {**single.state, "refractory": np.resize([0, 1, longest, longest + 5, 1000], (2, 40))}
+        together.state = single.state = held
+        run = together.run(x, ("spikes",))
+        steps = [single.step(one, ("spikes", "refractory")) for one in x]
+        np.testing.assert_array_equal(run.spikes, np.stack([step.spikes for step in steps]))
+        assert run.spikes.any()
+        for state, value in single.state.items():
+            np.testing.assert_array_equal(together.state[state], value, state)
+        # the counters that a run records are those of the steps
+        together.state = held
+        recorded = together.run(x, ("refractory",)).refractory
+        np.testing.assert_array_equal(recorded, np.stack([step.refractory for step in steps]))
+
+
+def test_a_hold_lasts_its_period() -> None:
+    """Counters after a spike, and the step of the next one, for periods around a window's end and a byte's."""
+    for period in (0, 1, 118, 119, 120, 121, 239, 240, 254, 255, 256, 1000):
+        layer = Layer(models.LIF_Simple(threshold=1.0, refractory_timesteps=period), (1,), backend="cpu")
+        layer.run(np.zeros((7, 1, 1)))
+        run = layer.run(np.full((period + 2, 1, 1), 2.0), ("spikes", "refractory"))
+        assert run.spikes[:, 0, 0].nonzero()[0].tolist() == [0, period + 1]
+        assert run.refractory[: period + 1, 0, 0].tolist() == list(range(period, -1, -1))
