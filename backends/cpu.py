@@ -35,6 +35,9 @@ TILE_OF_FEW_STEPS = 4096
 #: Steps by which a neuron is advanced before the next one is, if as many rows of input come from memory: several
 #: streams of it hide its latency, and the state goes through the registers once.
 TOGETHER = (4, 2)
+#: Neurons that are advanced before more of the input is asked for, and how far ahead that lies; and bytes of input
+#: below which it may well be in the second-level cache.
+BLOCK, AHEAD, FETCHED = 512, 1024, 2**20
 #: Bytes of input from which they come from memory.
 FROM_MEMORY = 2**24
 #: Operations of all these steps: where longer chains wait for each other, as with an exponential, the processor looks
@@ -129,6 +132,21 @@ _fabs = _unary(
 @njit(forceinline=True, _nrt=False)
 def where(condition, a, b):
     return a if condition else b
+
+
+@intrinsic
+def _fetch(context, address):
+    """Ask for a cache line, into the second-level cache."""
+
+    def generate(context, builder, signature, arguments):
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.inttoptr(arguments[0], byte)
+        builder.call(function, [place, *(ir.Constant(flag, value) for value in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
 
 
 # a loop from 0 over rows vectorises; one from lo to hi over matrices does not
@@ -395,6 +413,7 @@ while True:
         t = first
         while t < last:
             {advance_together}
+            next_at = x_at + ((t + 1) * B + b) * N * {item} + lo * {item} if fetches > 0 else 0
             {advance}
             {record}
             t += 1
@@ -434,6 +453,7 @@ while True:
                 best, best_place = LOWEST_KEY, -1
                 for lo in range(f * size, end * size, row):
                     hi, offset = min(lo + row, end * size), lo - f * size
+                    {next_at}
                     own_keys = {own_keys}
                     best_of_row = {advance}
                     {record}
@@ -490,6 +510,18 @@ while True:
         if owners > 0:
             next_step(turns_b, owners)
 """
+
+#: Where the input goes on after a row: of the next map, or of the next step.
+_NEXT_MAP = """\
+next_at = 0
+if fetches > 0:
+    later = (t * B + b) * N + hi if hi < N else ((t + 1) * B + b) * N
+    next_at = x_at + later * {item}
+"""
+#: The same, unless that map is held.
+_NEXT_MAP_IF_FREE = _NEXT_MAP.replace(
+    "if fetches > 0:", "if fetches > 0 and g_r[b, hi // size % F] == NO_STEPS:"
+)
 
 #: Where the group ends so that all its maps are held, or none is.
 _ALIKE = """\
@@ -569,6 +601,8 @@ class _Source:
         #: Recorded arrays by name, and their types: what the rows write of themselves, and what is copied after them.
         self.written = {name: "np.bool_" if name == "spikes" else "real" for name in program.records}
         self.copied = {**dict.fromkeys(program.states, "real"), "refractory": "np.int32"}
+        #: Bytes of a potential.
+        self.item = np.dtype(program.dtype).itemsize
         self.counters: Counters = "own"
         if program.compact:
             self.counters = "shared" if program.inhibition == "location" else "free"
@@ -607,10 +641,46 @@ class _Source:
         body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
             body += ["key = new_u if spiked else LOWEST_KEY", "row_keys[j] = key", "best = larger(key, best)"]
-        lines = [_JIT_ROW, f"def {name}({', '.join(arguments)}):", "    use_widest_vectors()"]
+        block = f"{name}_block" if counters != "held" and times == 1 else name
+        lines = [_JIT_ROW, f"def {block}({', '.join(arguments)}):", "    use_widest_vectors()"]
         lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
         lines += [f"        {line}" for line in body]
-        return [*lines, *(["    return best"] if competes else []), "", ""]
+        ends = ["    return best"] if competes else []
+        lines += [*ends, "", ""]
+        if block == name:
+            return lines
+        # while a block is computed, the input of a later one is on its way
+        varies = {"row_period"} if self.varying_period else set()
+        parts = [
+            f"{argument}[at:to]"
+            if argument == "x0"
+            or (argument.startswith("row_") and argument != "row_period")
+            or argument in varies
+            else argument
+            for argument in arguments
+        ]
+        call = f"{block}({', '.join(parts)})"
+        arguments += ["row_at", "next_at"]
+        lines += [_JIT_ROW, f"def {name}({', '.join(arguments)}):"]
+        lines += ["    best = LOWEST_KEY"] if competes else []
+        lines += [
+            "    if next_at == 0:",
+            f"        {'return ' if competes else ''}{call.replace('[at:to]', '')}",
+            *([] if competes else ["        return"]),
+            f"    for at in range(0, x0.size, {BLOCK}):",
+            f"        to = min(at + {BLOCK}, x0.size)",
+            f"        later = at + {AHEAD}",
+            f"        place = row_at + later * {self.item}",
+            "        if later >= x0.size:",
+            f"            place = next_at + (later - x0.size) * {self.item}",
+            f"        for line in range(0, (to - at) * {self.item}, LINE):",
+            "            _fetch(place + line)",
+            f"        {f'best = larger({call}, best)' if competes else call}",
+            *ends,
+            "",
+            "",
+        ]
+        return lines
 
     def call(self, name: str, counters: Counters, times: int = 1) -> str:
         # a call of such a function for the neurons lo to hi
@@ -630,6 +700,8 @@ class _Source:
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
             arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
+        if times == 1 and counters != "held":
+            arguments += [f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
         return f"{name}({', '.join(arguments)})"
 
     def remaining(self, step: str, out: str) -> str:
@@ -685,13 +757,13 @@ class _Source:
         for output, dtype in {**self.written, **self.copied}.items():
             table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
-            table.update(dict.fromkeys(["tile", "slots", "together"]))
+            table.update(dict.fromkeys(["tile", "slots", "together", "fetches"]))
             return {
                 **table,
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W grouped kept maps pieces owners slots longest"
+        integers = "k radius H W grouped kept maps pieces owners slots longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(won="np.int32, (B, k, 3)", keys="real, (B, kept)")
@@ -706,6 +778,7 @@ class _Source:
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
             )
+        lines.append(f"    x_at = at[{list(self.table).index('x')}]")
         return [*lines, *(f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars))]
 
     def free(self) -> list[str]:
@@ -728,7 +801,13 @@ class _Source:
                 "if t == last:",
                 "    break",
             ]
-        loop = _filled(_FREE, advance=[self.call("advance", counters)], record=self.copies(), **blocks)
+        loop = _filled(
+            _FREE,
+            advance=[self.call("advance", counters)],
+            record=self.copies(),
+            item=[str(self.item)],
+            **blocks,
+        )
         return [*functions, *self.head(), *_body(loop)]
 
     def competing(self) -> list[str]:
@@ -737,7 +816,7 @@ class _Source:
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        names = ("prepare", "tiling", "alike", "rest", "count", "settle")
+        names = ("prepare", "tiling", "alike", "rest", "count", "settle", "next_at")
         blocks: dict[str, list[str]] = {name: [] for name in names}
         if counters == "free":
             functions += self.row("rest", "held")
@@ -750,6 +829,8 @@ class _Source:
                 record=self.copies(),
                 count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
+        held = counters == "free" and scope == "feature"
+        blocks["next_at"] = (_NEXT_MAP_IF_FREE if held else _NEXT_MAP).format(item=self.item).splitlines()
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
@@ -776,6 +857,7 @@ class _Source:
         loop = _filled(
             _COMPETING,
             **blocks,
+            item=[str(self.item)],
             advance=[self.call("advance", counters)],
             record=self.copies(),
             period=[period],
@@ -866,14 +948,15 @@ class _CpuKernel:
             # the rows write it in any case: one step's memory takes what nobody asked for
             values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
         owners = 0
+        size_of_x = 0 if launch.constant_input else launch.steps * B * N * np.dtype(program.dtype).itemsize
+        values.update(fetches=int(size_of_x >= FETCHED))
         if launch.winners is None:
             tile = _tile(B, N, threads, launch.steps)
             threads = min(threads, B * -(-N // tile))
             marks = np.empty((threads, tile), np.uint8)
             byte_periods = np.minimum(launch.periods, 255).astype(np.uint8)
-            streams = launch.steps * B * N * np.dtype(program.dtype).itemsize >= FROM_MEMORY
             after_each = {*program.states, "refractory"}.intersection(launch.outputs)
-            together = int(streams and not launch.constant_input and not after_each)
+            together = int(size_of_x >= FROM_MEMORY and not after_each)
             values.update(tile=tile, slots=threads, together=together)
             values.update(byte_periods=byte_periods, marks_of=marks)
         else:
