@@ -73,6 +73,22 @@ class Kernel(Protocol):
         """Advance every neuron by ``launch.steps`` steps, in place."""
 
 
+class LazyKernel(Kernel, Protocol):
+    """A kernel that leaves the potentials which crossed the threshold in the state, to be reset by the next step.
+
+    That may be another such kernel's on the same state, with the same `Launch.scratch`.
+    """
+
+    def settle(self, launch: Launch) -> None:
+        """Reset them now, since what comes next will not."""
+
+    def settled(self, launch: Launch) -> np.ndarray:
+        """Return the potentials (B, N) after the reset, on the host; the state stays."""
+
+    def thresholded(self, launch: Launch) -> np.ndarray:
+        """Return the potentials (B, N) that crossed the threshold in the last step, 0 elsewhere, on the host."""
+
+
 @runtime_checkable
 class Backend(Protocol):
     """How to run programs somewhere."""
@@ -80,6 +96,8 @@ class Backend(Protocol):
     name: str
     #: Whether its kernels can make use of `Program.compact`.
     compact: bool
+    #: Whether its kernels of programs with inhibition are `LazyKernel`.
+    lazy: bool
     #: Kinds of generated text that `emit` knows.
     emits: tuple[str, ...]
 

@@ -49,6 +49,8 @@ MOST_PAIRS = 100
 WINDOW = 120
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
+#: Neurons that a thread takes at once from a sample that it shares with others.
+PIECE = 16_384
 #: Below this many neuron-steps a second thread costs more than it gives.
 PARALLEL_NEURON_STEPS = 800_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
@@ -67,6 +69,8 @@ from numba.np import arrayobj
 real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = real(-np.inf)
+#: Of a neuron's last step: whether it spiked, and may win; or spiked too near to a winner.
+NOT_FIRED, FIRED, EXCLUDED = np.uint8(0), np.uint8(1), np.uint8(2)
 #: Keys of a vector, and bytes of one.
 LANES, WIDTH = 512 // {bits}, {bits} // 8
 
@@ -132,6 +136,12 @@ _fabs = _unary(
 @njit(forceinline=True, _nrt=False)
 def where(condition, a, b):
     return a if condition else b
+
+
+@intrinsic
+def chosen(context, condition, a, b):
+    """Choose without a branch, which could take the load of a value with it."""
+    return a(condition, a, a), lambda context, builder, signature, arguments: builder.select(*arguments)
 
 
 @intrinsic
@@ -257,15 +267,35 @@ def largest(keys):
     return best
 
 
-@intrinsic
-def first_place(context, keys, key):
-    """Return the first place of a key, or -1; a loop that stops would compare one after the other."""
+@njit(error_model="numpy", _nrt=False)
+def largest_fired(u, fired, lowest):
+    use_widest_vectors()
+    best = lowest
+    for j in range(u.size):
+        best = larger(chosen(fired[j] == FIRED, u[j], lowest), best)
+    return best
 
+
+@njit(error_model="numpy", _nrt=False)
+def copy_fired(u, fired, keys):
+    for j in range(u.size):
+        keys[j] = u[j] if fired[j] == FIRED else LOWEST_KEY
+
+
+@njit(error_model="numpy", _nrt=False)
+def copy_reset(u, fired, v_reset, out):
+    for j in range(u.size):
+        out[j] = {v_reset} if fired[j] != NOT_FIRED else u[j]
+
+
+def _search(flagged):
+    # a vector at a time, since a loop that stops would compare one after the other
     def generate(context, builder, signature, arguments):
         array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
         (size,) = cgutils.unpack_tuple(builder, array.shape)
-        count, word = LANES, ir.IntType(64)
-        vector = ir.VectorType(_ir_real, count)
+        flags = arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data if flagged else None
+        count, word, byte = LANES, ir.IntType(64), ir.IntType(8)
+        vector, bytes_of_it = ir.VectorType(_ir_real, count), ir.VectorType(byte, count)
         wanted = ir.Constant(vector, ir.Undefined)
         for lane in range(count):
             wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
@@ -277,14 +307,21 @@ def first_place(context, keys, key):
         full = builder.and_(size, ir.Constant(word, -count))
         builder.branch(whole_vectors)
 
+        def equal(at, kind, kind_of_flags, ones, align):
+            place = builder.bitcast(builder.gep(array.data, [at]), kind.as_pointer())
+            same = builder.fcmp_ordered("==", builder.load(place, align=align), wanted if ones > 1 else arguments[1])
+            if flags is None:
+                return same
+            place = builder.bitcast(builder.gep(flags, [at]), kind_of_flags.as_pointer())
+            fired = ir.Constant(kind_of_flags, [int(FIRED)] * ones if ones > 1 else int(FIRED))
+            return builder.and_(same, builder.icmp_unsigned("==", builder.load(place, align=1), fired))
+
         builder.position_at_end(whole_vectors)
         at = builder.phi(word)
         at.add_incoming(ir.Constant(word, 0), before)
         builder.cbranch(builder.icmp_signed("<", at, full), compare, singles)
         builder.position_at_end(compare)
-        place = builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
-        equal = builder.fcmp_ordered("==", builder.load(place, align=WIDTH), wanted)
-        mask = builder.bitcast(equal, ir.IntType(count))
+        mask = builder.bitcast(equal(at, vector, bytes_of_it, count, WIDTH), ir.IntType(count))
         at.add_incoming(builder.add(at, ir.Constant(word, count)), compare)
         none = builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
         builder.cbranch(none, whole_vectors, after)
@@ -298,8 +335,7 @@ def first_place(context, keys, key):
         one.add_incoming(full, whole_vectors)
         builder.cbranch(builder.icmp_signed("<", one, size), single, end)
         builder.position_at_end(single)
-        same = builder.fcmp_ordered("==", builder.load(builder.gep(array.data, [one])), arguments[1])
-        builder.cbranch(same, end, next_single)
+        builder.cbranch(equal(one, _ir_real, byte, 1, WIDTH), end, next_single)
         builder.position_at_end(next_single)
         one.add_incoming(builder.add(one, ir.Constant(word, 1)), next_single)
         builder.branch(singles)
@@ -310,7 +346,19 @@ def first_place(context, keys, key):
         found.add_incoming(ir.Constant(word, -1), singles)
         return found
 
-    return types.int64(keys, key), generate
+    return generate
+
+
+@intrinsic
+def first_place(context, keys, key):
+    """Return the first place of a key, or -1."""
+    return types.int64(keys, key), _search(False)
+
+
+@intrinsic
+def first_fired(context, u, key, fired):
+    """Return the first place of a potential among those that fired, or -1."""
+    return types.int64(u, key, fired), _search(True)
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -332,7 +380,7 @@ def near(a, b, radius):
 
 
 @njit(error_model="numpy", _nrt=False)
-def select(keys, map_keys, map_places, k, radius, W, size, won):
+def select(u, fired, map_keys, map_places, k, radius, W, size, won, lowest):
     # a map's key is an upper bound, made exact only for a map that reaches the front
     n = 0
     while n < k:
@@ -341,9 +389,9 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
             break
         front = first_place(map_keys, best)
         place = map_places[front]
-        own_keys = keys[front * size:front * size + size]
+        own_u, own_fired = u[front * size:front * size + size], fired[front * size:front * size + size]
         if place < 0:
-            place = first_place(own_keys, best)
+            place = first_fired(own_u, best, own_fired)
         allowed = True
         if radius > 0:
             for q in range(n):
@@ -351,9 +399,10 @@ def select(keys, map_keys, map_places, k, radius, W, size, won):
                     allowed = False
                     for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
                         for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
-                            own_keys[row * W + column] = LOWEST_KEY
+                            if own_fired[row * W + column] == FIRED:
+                                own_fired[row * W + column] = EXCLUDED
         if not allowed:
-            map_keys[front], map_places[front] = largest(own_keys), -1
+            map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
             continue
         map_keys[front] = LOWEST_KEY
         won[n, 0] = front
@@ -413,7 +462,6 @@ while True:
         t = first
         while t < last:
             {advance_together}
-            next_at = x_at + ((t + 1) * B + b) * N * {item} + lo * {item} if fetches > 0 else 0
             {advance}
             {record}
             t += 1
@@ -426,8 +474,7 @@ F = N // size
 # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
 group = grouped // size if size < grouped // 8 else 1
 row = group * size if size <= grouped else grouped
-keep_keys = kept > 0
-row_keys, front_runners = rows_of_keys[me], front_runners_of[me]
+front_runners, lowest = front_runners_of[me], lowest_key[0]
 # with many winners it takes longer to tell whether a map can win than to find its place
 prune = k <= 32
 {prepare}
@@ -454,13 +501,11 @@ while True:
                 for lo in range(f * size, end * size, row):
                     hi, offset = min(lo + row, end * size), lo - f * size
                     {next_at}
-                    own_keys = {own_keys}
                     best_of_row = {advance}
                     {record}
                     if size > row:
-                        {keep_row}
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            best_place = offset + first_place(own_keys, best_of_row)
+                            best_place = offset + first_fired(g_u[b, lo:hi], best_of_row, fired[b, lo:hi])
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -468,21 +513,20 @@ while True:
                         enters(best, front_runners)
                     f = end
                     continue
-                if size == 1 and not keep_keys:
+                if size == 1:
                     # a population: each neuron is a map of its own
-                    copy(own_keys, map_keys[b, lo:hi])
+                    copy_fired(g_u[b, lo:hi], fired[b, lo:hi], map_keys[b, lo:hi])
                     map_places[b, lo:hi] = 0
                     f = end
                     continue
                 for g in range(f, end):
                     map_keys[b, g], map_places[b, g] = best, -1
                     if best > LOWEST_KEY:
-                        keys_of_g = own_keys[(g - f) * size:(g - f + 1) * size]
+                        u_of_g, fired_of_g = g_u[b, g * size:(g + 1) * size], fired[b, g * size:(g + 1) * size]
                         if end - f > 1:
-                            map_keys[b, g] = largest(keys_of_g)
-                        {keep}
+                            map_keys[b, g] = largest_fired(u_of_g, fired_of_g, lowest)
                         if not prune or enters(map_keys[b, g], front_runners):
-                            map_places[b, g] = first_place(keys_of_g, map_keys[b, g])
+                            map_places[b, g] = first_fired(u_of_g, map_keys[b, g], fired_of_g)
                 f = end
             done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
@@ -491,7 +535,7 @@ while True:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
         {count}
-        n = select(keys[b], map_keys[b], map_places[b], k, radius, W, size, won[b])
+        n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
         for q in range(n):
             front = won[b, q, 0]
             place = won[b, q, 1] * W + won[b, q, 2]
@@ -543,6 +587,23 @@ if {counter} > NO_STEPS:
         map_keys[b, g] = LOWEST_KEY
     f = end
     continue
+"""
+
+#: While a block of neurons is advanced, the input of a later one is on its way.
+_FETCHING = f"""\
+best = lowest
+if next_at == 0:
+    return {{inner}}({{whole}})
+for at in range(0, x0.size, {BLOCK}):
+    to = min(at + {BLOCK}, x0.size)
+    later = at + {AHEAD}
+    place = row_at + later * {{item}}
+    if later >= x0.size:
+        place = next_at + (later - x0.size) * {{item}}
+    for line in range(0, (to - at) * {{item}}, LINE):
+        _fetch(place + line)
+    best = larger({{inner}}({{part}}), best)
+return best
 """
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
@@ -614,15 +675,21 @@ class _Source:
         program, steps = self.program, range(times)
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
         arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
+        arguments += ["row_fired"] if program.inhibition is not None else []
         arguments += ["row_r"] if counters in ("own", "until", "shared") else []
         arguments += [f"row_out_{name}{i}" for i in steps for name in program.records]
-        arguments += ["row_keys"] if competes else []
-        arguments += [f"row_p_{constant}" for constant in program.arrays] + self.scalars
+        arguments += [f"row_p_{constant}" for constant in program.arrays]
+        rows = list(arguments)
+        arguments += self.scalars
         arguments += ["now0", "row_period"] if counters == "until" else []
-        before = ["best = LOWEST_KEY"] if competes else []
+        # not as a constant: LLVM would merge the choice of the key with the maximum, and then find no maximum
+        arguments += ["lowest"] if competes else []
+        before = ["best = lowest"] if competes else []
         body = [f"s_{state} = row_{state}[j]" for state in program.states]
         body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
         body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
+        if program.inhibition is not None:
+            body.append("s_u = chosen(row_fired[j] != NOT_FIRED, p_v_reset, s_u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
             if counters == "until":
@@ -637,50 +704,25 @@ class _Source:
             quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
             for record in program.records:
                 body.append(f"row_out_{record}{i}[j] = {(RECORDS if spikes else quiet)[record]}")
-        body += [f"row_{state}[j] = s_{state}" for state in program.states]
+        body += [f"row_{state}[j] = s_{state}" for state in program.states if not (competes and state == "u")]
         body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
-            body += ["key = new_u if spiked else LOWEST_KEY", "row_keys[j] = key", "best = larger(key, best)"]
-        block = f"{name}_block" if counters != "held" and times == 1 else name
-        lines = [_JIT_ROW, f"def {block}({', '.join(arguments)}):", "    use_widest_vectors()"]
+            # the potential is the key of a neuron that spiked, and is reset by the next step
+            body += ["row_u[j] = new_u", "row_fired[j] = spiked"]
+            body.append("best = larger(chosen(spiked, new_u, lowest), best)")
+        elif program.inhibition is not None:
+            body.append("row_fired[j] = NOT_FIRED")
+        inner = f"{name}_block" if competes else name
+        lines = [_JIT_ROW, f"def {inner}({', '.join(arguments)}):", "    use_widest_vectors()"]
         lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
         lines += [f"        {line}" for line in body]
-        ends = ["    return best"] if competes else []
-        lines += [*ends, "", ""]
-        if block == name:
-            return lines
-        # while a block is computed, the input of a later one is on its way
-        varies = {"row_period"} if self.varying_period else set()
-        parts = [
-            f"{argument}[at:to]"
-            if argument == "x0"
-            or (argument.startswith("row_") and argument != "row_period")
-            or argument in varies
-            else argument
-            for argument in arguments
-        ]
-        call = f"{block}({', '.join(parts)})"
-        arguments += ["row_at", "next_at"]
-        lines += [_JIT_ROW, f"def {name}({', '.join(arguments)}):"]
-        lines += ["    best = LOWEST_KEY"] if competes else []
-        lines += [
-            "    if next_at == 0:",
-            f"        {'return ' if competes else ''}{call.replace('[at:to]', '')}",
-            *([] if competes else ["        return"]),
-            f"    for at in range(0, x0.size, {BLOCK}):",
-            f"        to = min(at + {BLOCK}, x0.size)",
-            f"        later = at + {AHEAD}",
-            f"        place = row_at + later * {self.item}",
-            "        if later >= x0.size:",
-            f"            place = next_at + (later - x0.size) * {self.item}",
-            f"        for line in range(0, (to - at) * {self.item}, LINE):",
-            "            _fetch(place + line)",
-            f"        {f'best = larger({call}, best)' if competes else call}",
-            *ends,
-            "",
-            "",
-        ]
-        return lines
+        if not competes:
+            return [*lines, "", ""]
+        whole = ", ".join(arguments)
+        part = ", ".join(f"{name}[at:to]" if name in rows else name for name in arguments)
+        fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)])
+        lines += ["    return best", "", "", _JIT_ROW, f"def {name}({whole}, row_at, next_at):"]
+        return [*lines, *(f"    {line}" for line in fetching), "", ""]
 
     def call(self, name: str, counters: Counters, times: int = 1) -> str:
         # a call of such a function for the neurons lo to hi
@@ -688,6 +730,7 @@ class _Source:
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
         arguments = [f"x[{t} if x.shape[0] > 1 else 0, b, lo:hi]" for t in at]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
+        arguments += ["fired[b, lo:hi]"] if program.inhibition is not None else []
         own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
         arguments += {**own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(counters, [])
         arguments += [
@@ -695,14 +738,18 @@ class _Source:
             for t in at
             for name in program.records
         ]
-        if counters != "held" and program.inhibition is not None:
-            arguments.append("own_keys")
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
             arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
-        if times == 1 and counters != "held":
-            arguments += [f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
+        if counters != "held" and program.inhibition is not None:
+            arguments += ["lowest", f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
         return f"{name}({', '.join(arguments)})"
+
+    @property
+    def v_reset(self) -> str:
+        """The potential after a spike: a number, or the neurons' own at the places to be filled in."""
+        arrays = self.program.arrays
+        return f"arrays[{arrays.index('v_reset')}, {{}}]" if "v_reset" in arrays else "p_v_reset"
 
     def remaining(self, step: str, out: str) -> str:
         # a call of what turns marks into counters
@@ -729,7 +776,11 @@ class _Source:
         held = {f"out_{state}": f"g_{state}" for state in self.program.states}
         lines = []
         for out, array in held.items():
-            lines += [f"if {out}.shape[0] > 0:", f"    copy({array}[b, lo:hi], {out}[t, b, lo:hi])"]
+            copied = f"copy({array}[b, lo:hi], {out}[t, b, lo:hi])"
+            if array == "g_u" and self.program.inhibition is not None:
+                reset = self.v_reset.format("lo:hi")
+                copied = f"copy_reset({array}[b, lo:hi], fired[b, lo:hi], {reset}, {out}[t, b, lo:hi])"
+            lines += [f"if {out}.shape[0] > 0:", f"    {copied}"]
         if self.counters == "until":
             lines += [
                 "if out_refractory.shape[0] > 0:",
@@ -757,20 +808,20 @@ class _Source:
         for output, dtype in {**self.written, **self.copied}.items():
             table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
         if program.inhibition is None:
-            table.update(dict.fromkeys(["tile", "slots", "together", "fetches"]))
+            table.update(dict.fromkeys(["tile", "slots", "together"]))
             return {
                 **table,
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W grouped kept maps pieces owners slots longest fetches"
+        integers = "k radius H W grouped maps pieces owners slots longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
-        table.update(won="np.int32, (B, k, 3)", keys="real, (B, kept)")
+        table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
         table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
-        table.update(rows_of_keys="real, (slots, grouped)", front_runners_of="real, (slots, k)")
-        return {**table, "held_of": "np.uint8, (slots, longest)"}
+        table.update(front_runners_of="real, (slots, k)", held_of="np.uint8, (slots, longest)")
+        return table
 
     def head(self) -> list[str]:
         lines = [_JIT, "def run(at, me):", "    use_widest_vectors()"]
@@ -801,13 +852,7 @@ class _Source:
                 "if t == last:",
                 "    break",
             ]
-        loop = _filled(
-            _FREE,
-            advance=[self.call("advance", counters)],
-            record=self.copies(),
-            item=[str(self.item)],
-            **blocks,
-        )
+        loop = _filled(_FREE, advance=[self.call("advance", counters)], record=self.copies(), **blocks)
         return [*functions, *self.head(), *_body(loop)]
 
     def competing(self) -> list[str]:
@@ -838,13 +883,6 @@ class _Source:
                 "for i in range(1, group):",
                 "    copy(held_r[:size], held_r[i * size:i * size + size])",
             ]
-        blocks["own_keys"] = ["row_keys[:hi - lo]"]
-        blocks["keep"] = ["if keep_keys:", "    copy(keys_of_g, keys[b, g * size:(g + 1) * size])"]
-        blocks["keep_row"] = ["if keep_keys:", "    copy(own_keys, keys[b, lo:hi])"]
-        if scope == "location":
-            # most maps fire all the time, so that copying the keys of those that did would be a detour
-            blocks["own_keys"] = ["keys[b, lo:hi] if keep_keys else row_keys[:hi - lo]"]
-            blocks["keep"] = blocks["keep_row"] = []
         period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
         counter = f"g_r[b, {_COUNTER[scope, compact]}]"
         if compact and scope == "global":
@@ -857,14 +895,16 @@ class _Source:
         loop = _filled(
             _COMPETING,
             **blocks,
-            item=[str(self.item)],
             advance=[self.call("advance", counters)],
             record=self.copies(),
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],
             counter=[counter],
         )
-        return [_COMPETITION, *functions, *self.head(), *_body(loop)]
+        competition = _COMPETITION.replace(
+            "{v_reset}", "v_reset[j]" if "v_reset" in program.arrays else "v_reset"
+        )
+        return [competition, *functions, *self.head(), *_body(loop)]
 
     def text(self) -> str:
         body = self.free() if self.program.inhibition is None else self.competing()
@@ -964,8 +1004,9 @@ class _CpuKernel:
             F = N // (H * W)
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
-            pieces = min(F, owners * max(1, round(N / (owners * GROUP)))) if owners else 1
+            pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
+            values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
         progress = np.zeros((2 + B * (owners + 2 if owners else 0), LINE // 8), np.int64)
         values["progress"] = progress
@@ -976,22 +1017,43 @@ class _CpuKernel:
             asked.append((self._table.index(name if name == "winners" else f"out_{name}"), name))
         return np.array(numbers, np.int64), asked, threads, progress, entries
 
+    def _fired(self, launch: Launch) -> np.ndarray:
+        """Return what each neuron did in the layer's last step: where it is not 0, the potential is to be reset."""
+        if "fired" not in launch.scratch:
+            launch.scratch["fired"] = np.zeros(launch.states[0].shape, np.uint8)
+        return launch.scratch["fired"]
+
+    def _v_reset(self, launch: Launch) -> Any:
+        program = self.program
+        if "v_reset" in program.arrays:
+            return launch.arrays[program.arrays.index("v_reset")]
+        return launch.scalars[program.scalars.index("v_reset")]
+
+    def settle(self, launch: Launch) -> None:
+        """Reset the potentials that wait for the next step."""
+        fired = self._fired(launch)
+        np.copyto(launch.states[0], self._v_reset(launch), where=fired != 0)
+        fired[...] = 0
+
+    def settled(self, launch: Launch) -> np.ndarray:
+        """Return the potentials as they are after the reset."""
+        return np.where(self._fired(launch) != 0, self._v_reset(launch), launch.states[0])
+
+    def thresholded(self, launch: Launch) -> np.ndarray:
+        """Return the potentials that wait for their reset, and 0 elsewhere."""
+        return np.where(self._fired(launch) != 0, launch.states[0], launch.states[0].dtype.type(0))
+
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
-        k, radius, _, _ = launch.winners
-        # where winners keep others away a map may be searched again, so the keys of all maps are kept
-        kept = N if radius > 0 and k > 1 else 0
+        k = launch.winners[0]
         longest = max(N // F, GROUP) if self._counters == "shared" else 0
-        key = ("kwta", k, kept, slots, longest)
+        key = ("kwta", k, slots, longest)
         if key not in launch.scratch:
             launch.scratch[key] = {
                 "won": np.empty((B, k, 3), np.int32),
-                "kept": kept,
-                "keys": np.empty((B, kept), self.program.dtype),
                 "map_keys": np.empty((B, F), self.program.dtype),
                 "map_places": np.empty((B, F), np.int64),
                 "slots": slots,
-                "rows_of_keys": np.empty((slots, GROUP), self.program.dtype),
                 "front_runners_of": np.empty((slots, k), self.program.dtype),
                 "longest": longest,
                 "held_of": np.empty((slots, longest), np.uint8),
@@ -1022,6 +1084,7 @@ class CpuBackend:
 
     name = "cpu"
     compact = True
+    lazy = True
     emits = ("source", "llvm", "asm")
 
     def unavailable(self) -> str | None:

@@ -269,6 +269,7 @@ class CudaBackend:
 
     name = "cuda"
     compact = True
+    lazy = False
     emits = ("source", "ptx")
 
     def __init__(self, device: Device | None = None):

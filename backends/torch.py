@@ -478,6 +478,7 @@ class TorchBackend:
     """
 
     compact = False
+    lazy = False
     emits = ("source",)
 
     def __init__(self, compiled: bool = False):

@@ -133,6 +133,8 @@ class Layer:
         self._values: dict[str, Any] = {}
         self._states: list[Any] | None = None
         self._refractory: Any = None
+        #: What the last step left for the next one to reset.
+        self._unsettled: tuple[backends.LazyKernel, backends.Launch] | None = None
         self._counted_by: Scope | None = None
         self._like: Any = None
         self._place: Any = None
@@ -222,13 +224,13 @@ class Layer:
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("_constants", "_give", "_plans", "_scratch")
+            if name not in ("_constants", "_give", "_plans", "_scratch", "_unsettled")
         }
         kept["_like"] = kept["_place"] = None
         if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
             kept["_backend"] = self._backend.name
         if self._states is not None:
-            kept["_states"] = [np.array(self._backend.download(array)) for array in self._states]
+            kept["_states"] = [np.array(host) for host in self._hosts()]
             kept["_refractory"] = np.array(self._backend.download(self._refractory))
         return kept
 
@@ -239,7 +241,7 @@ class Layer:
         return twin
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        vars(self).update(kept, _constants=None, _give=None, _plans={}, _scratch={})
+        vars(self).update(kept, _constants=None, _give=None, _plans={}, _scratch={}, _unsettled=None)
         if isinstance(self._backend, str):
             self._backend = backends.choose(self._backend)
         if self._states is not None:
@@ -258,11 +260,10 @@ class Layer:
         self._need_shape("a state")
         if self._states is None:
             self._start(self._like)
-        assert self._states is not None
         names = ("u", *self._neuron.spec.states, "refractory")
         full = (self._batch, *self._shape)  # type: ignore[misc]
         copies, give = {}, self._backend.giver(self._like)
-        hosts = [*(self._backend.download(array) for array in self._states), self._counters()]
+        hosts = [*self._hosts(), self._counters()]
         for name, host in zip(names, hosts, strict=True):
             copies[name] = give(self._backend.upload(host.reshape(full), self._like))
         return types.MappingProxyType(copies)
@@ -294,20 +295,40 @@ class Layer:
             else:
                 hosts.append(host.reshape(batch, -1).astype(self._dtype))
         self._batch = batch
+        self._unsettled = None
         self._plans.clear()
         self._scratch.clear()
         *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
         self._states, self._counted_by = states, None
 
+    @property
+    def keeps_thresholded(self) -> bool:
+        """Whether `last_thresholded` can be asked for after a step, since it costs nothing here."""
+        return self._backend.lazy and self._inhibition is not None
+
+    @property
+    def last_thresholded(self) -> Any:
+        """The potentials that reached the threshold in the last step, 0 elsewhere, ``(B, *shape)``.
+
+        None before the first step, and where they are not kept: see `keeps_thresholded`, or record ``"thresholded"``.
+        """
+        if self._unsettled is None:
+            return None
+        kernel, launch = self._unsettled
+        host = kernel.thresholded(launch).reshape(self._batch, *self._shape)  # type: ignore[arg-type, misc]
+        return self._give(self._backend.upload(host, self._like))
+
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
         if batch is not None and whole_number("batch", batch, 1) != self._batch:
             self._batch = int(batch)
+            self._unsettled = None
             self._plans.clear()
             self._scratch.clear()
             self._states = None
         elif self._states is not None:
             # in place: what kernels know of the state stays true
+            self._settle()
             for array, value in zip(self._states, self._initial_states(), strict=True):
                 self._backend.fill(array, value)
             self._backend.fill(self._refractory, np.zeros((), np.int32))
@@ -515,8 +536,25 @@ class Layer:
         )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
+    def _settle(self) -> None:
+        """Reset what the last step has left for the next one, which will not do it."""
+        if self._unsettled is not None:
+            kernel, launch = self._unsettled
+            kernel.settle(launch)
+            self._unsettled = None
+
+    def _hosts(self) -> list[np.ndarray]:
+        """Return the states after the last step, (B, N) each, on the host."""
+        assert self._states is not None
+        hosts = [self._backend.download(array) for array in self._states]
+        if self._unsettled is not None:
+            kernel, launch = self._unsettled
+            hosts[0] = kernel.settled(launch)
+        return hosts
+
     def _unbind(self) -> None:
         """Let no kernel use state or constants that are about to be others."""
+        self._settle()
         for plan in self._plans.values():
             plan.bound = None
         self._scratch.clear()
@@ -526,6 +564,7 @@ class Layer:
         place = self._backend.place(like)
         moved = place != self._place
         if self._states is not None and moved:
+            self._settle()
             *states, self._refractory = (
                 self._backend.upload(self._backend.download(array), like)
                 for array in (*self._states, self._refractory)
@@ -603,6 +642,10 @@ class Layer:
             outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
         if plan.steps:
             kernel, launch = plan.bound
+            if plan.scope is None:
+                self._settle()
+            elif backend.lazy:
+                self._unsettled = plan.bound  # type: ignore[assignment]
             launch.x, launch.outputs = native, outputs
             kernel.run(launch)
             launch.x, launch.outputs = None, {}
@@ -673,10 +716,8 @@ class Layer:
     def _snapshot(self, name: str, kept: bool, has_batch: bool) -> Any:
         """Return what a state is now as the record of one step, or of none."""
         assert self._states is not None and self._shape is not None
-        if name == "refractory":
-            host = self._counters()
-        else:
-            host = self._backend.download(self._states[("u", *self._neuron.spec.states).index(name)])
+        names = ("u", *self._neuron.spec.states)
+        host = self._counters() if name == "refractory" else self._hosts()[names.index(name)]
         shape = (1, *((self._batch,) if has_batch else ()), *self._shape)
         one = host.reshape(shape)[: int(kept)]
         return self._give(self._backend.upload(one, self._like))

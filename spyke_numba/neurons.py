@@ -144,8 +144,7 @@ _COMMON = {
 
 
 #: What a call records, and what it records where the potential before the reset is returned, or its difference.
-_RECORD = ("pulses", "u", "thresholded", "winners")
-_RECORD_ALL = (*_RECORD, "u_pre")
+_RECORD: tuple[str, ...] = ("pulses", "u", "winners")
 
 
 class Neuron:
@@ -215,6 +214,13 @@ class Neuron:
         self._last: Recording | None = None
         self._time_since_spike: torch.Tensor | None = None
         self._neuron()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return everything, what the layer alone knows of the last step too."""
+        kept = dict(vars(self))
+        if self._last is not None:
+            kept["_last"] = Recording({**self._last, "thresholded": self.get_thresholded_potentials()})
+        return kept
 
     def _neuron(self) -> Any:
         """The specification with the parameters as they are now."""
@@ -351,7 +357,9 @@ class Neuron:
 
     def get_thresholded_potentials(self) -> torch.Tensor | None:
         """Return the potentials that reached the threshold in the last step, 0 elsewhere; None before the first."""
-        return None if self._last is None else self._last.thresholded
+        if self._last is None or self._layer is None:
+            return None
+        return self._last.thresholded if "thresholded" in self._last else self._layer.last_thresholded
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.get_params().items())})"
@@ -413,7 +421,12 @@ class Neuron:
         layer = self._ready(potentials, 4, n_winners)
         before = layer.state["u"] if return_dudt else None
         self._last = None  # so that this step can use its memory again
-        step = layer.step(potentials, _RECORD_ALL if return_dudt or self.state_before_reset else _RECORD)
+        record = _RECORD
+        if return_thresholded_potentials or not layer.keeps_thresholded:
+            record = (*record, "thresholded")
+        if return_dudt or self.state_before_reset:
+            record = (*record, "u_pre")
+        step = layer.step(potentials, record)
         self._last = step
         spikes = step["pulses"]
         if self.counts_time_since_spike:

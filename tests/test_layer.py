@@ -63,6 +63,53 @@ def test_constant_input(backend: Backend) -> None:
     assert_same(expected, adex(backend).run(x, EVERYTHING, steps=9))
 
 
+def test_resets_wait_for_the_next_step_whatever_it_is(backend: Backend) -> None:
+    """Other records, another inhibition, a look at the state, a copy, a new v_reset: all see what a single run does."""
+    x = 3 * input_for("AdEx", 3)
+    whole, stepped = adex(backend), adex(backend)
+    expected = whole.run(x, EVERYTHING)
+    for t in range(0, len(x), 6):
+        names = iter([("u",), ("spikes", "u"), EVERYTHING, ("u", "pulses"), ("u",), ("u", "winners")])
+        for i, record in enumerate(names):
+            step = stepped.step(x[t + i], record)
+            np.testing.assert_array_equal(step.u, expected.u[t + i])
+            if backend.lazy:
+                assert stepped.keeps_thresholded
+                np.testing.assert_array_equal(stepped.last_thresholded, expected.thresholded[t + i])
+            else:
+                assert stepped.last_thresholded is None
+            if i == 2:
+                np.testing.assert_array_equal(stepped.state["u"], expected.u[t + i])
+            if i == 4:
+                stepped = pickle.loads(pickle.dumps(stepped)) if backend.name != "cuda" else stepped
+                np.testing.assert_array_equal(stepped.state["u"], expected.u[t + i])
+    assert expected.thresholded.any()
+
+    # what spiked is reset to the v_reset of its own step, and without inhibition goes on from there
+    for layer in (whole, stepped):
+        layer.reset()
+        layer.run(x[:5])
+        layer.set(v_reset=-0.7)
+    whole.state = dict(whole.state)
+    for layer in (whole, stepped):
+        layer.inhibition = None
+    assert_same(whole.run(x[5:9], EVERYTHING[:-1]), stepped.run(x[5:9], EVERYTHING[:-1]))
+    # also where counters are each neuron's own before and after
+    held = np.random.default_rng(0).integers(0, 3, whole.state["refractory"].shape)
+    for layer in (whole, stepped):
+        layer.state = {**layer.state, "refractory": held}
+        layer.run(x[9:12], inhibition=KWTA(2, radius=1))
+    whole.state = dict(whole.state)
+    assert_same(whole.run(x[12:], EVERYTHING[:-1]), stepped.run(x[12:], EVERYTHING[:-1]))
+    # reset forgets what waits
+    stepped.inhibition = KWTA(2, radius=1)
+    stepped.step(x[0])
+    stepped.reset()
+    fresh = adex(backend)
+    fresh.set(v_reset=-0.7)
+    assert_same(fresh.run(x, EVERYTHING), stepped.run(x, EVERYTHING))
+
+
 def test_inhibition_may_change_between_calls(backend: Backend) -> None:
     """Whatever the scope before, the counters are each neuron's own."""
     x = input_for("AdEx", 3)
