@@ -66,6 +66,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+#: Of functions that only others call: they count no references, and need no way in from Python, which takes a fifth of
+#: the time to compile.
+INNER = {{"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}}
 real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 LOWEST_KEY = real(-np.inf)
@@ -133,7 +136,7 @@ _fabs = _unary(
 )
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def where(condition, a, b):
     return a if condition else b
 
@@ -160,38 +163,38 @@ def _fetch(context, address):
 
 
 # a loop from 0 over rows vectorises; one from lo to hi over matrices does not
-@njit(_nrt=False)
+@njit(**INNER)
 def copy(row, out):
     for j in range(row.size):
         out[j] = row[j]
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def abs(x):
     return _fabs(x)
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def sqrt(x):
     return _sqrt(x)
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def rint(x):
     return _rint(x)
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def pow2(n):
     return _of_bits(whole((_as_whole(n) + whole({bias})) << whole({mantissa_bits})))
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def exponent(x):
     return _as_real(whole((_bits_of(x) >> whole({mantissa_bits})) - whole({bias})))
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def mantissa(x):
     return _of_bits(whole((_bits_of(x) & whole({mantissa_mask})) | whole({one_bits})))
 
@@ -214,23 +217,23 @@ _IR_REAL = {"float32": "FloatType", "float64": "DoubleType"}
 
 # an explicit signature: it is compiled, or comes from the disk, when the module is loaded
 _JIT = '@njit("void(int64[::1], int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
-_JIT_ROW = '@njit(error_model="numpy", _nrt=False)'
+_JIT_ROW = '@njit(error_model="numpy", **INNER)'
 
 _COMPETITION = '''\
-@njit(_nrt=False)
+@njit(**INNER)
 def remaining(until, t, out):
     # how long each location is held after so many steps
     for j in range(until.size):
         out[j] = max(np.int32(until[j] - t), NO_STEPS)
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def mark(until, t, held):
     for j in range(until.size):
         held[j] = np.uint8(until[j] > np.int32(t))
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def claim(turns, t, me, owners, pieces):
     """Return a piece of step t that nobody has yet: of one's own, which are in one's cache, then of another's; or -1.
 
@@ -247,18 +250,18 @@ def claim(turns, t, me, owners, pieces):
     return -1
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def completes(turns, t, owners, done, pieces):
     """Count pieces as done, and return whether they were the last of step t."""
     return _add(turns + owners * LINE, done) + done == (t + 1) * pieces
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def next_step(turns, owners):
     _add(turns + (owners + 1) * LINE, 1)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def largest(keys):
     use_widest_vectors()
     best = LOWEST_KEY
@@ -267,7 +270,7 @@ def largest(keys):
     return best
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def largest_fired(u, fired, lowest):
     use_widest_vectors()
     best = lowest
@@ -276,13 +279,13 @@ def largest_fired(u, fired, lowest):
     return best
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def copy_fired(u, fired, keys):
     for j in range(u.size):
         keys[j] = u[j] if fired[j] == FIRED else LOWEST_KEY
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def copy_reset(u, fired, v_reset, out):
     for j in range(u.size):
         out[j] = {v_reset} if fired[j] != NOT_FIRED else u[j]
@@ -361,7 +364,7 @@ def first_fired(context, u, key, fired):
     return types.int64(u, key, fired), _search(True)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def enters(key, front_runners):
     # whether fewer maps than can win have had a larger key so far; the smallest then makes room
     if key < front_runners[0]:
@@ -374,12 +377,12 @@ def enters(key, front_runners):
     return True
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def near(a, b, radius):
     return a - b <= radius and b - a <= radius
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", **INNER)
 def select(u, fired, map_keys, map_places, k, radius, W, size, won, lowest):
     # a map's key is an upper bound, made exact only for a map that reaches the front
     n = 0
@@ -420,20 +423,20 @@ _MARKS = '''\
 WINDOW, BEFORE = {window}, np.uint8(255)
 
 
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True, **INNER)
 def mark_of(period, now):
     """Return the mark of a spike in step `now` of the window; a period of 255 stands for all that are longer."""
     fits = period <= np.uint8(WINDOW - 1 - now)
     return where(fits, np.uint8(period + np.uint8(now + 1)), np.uint8(WINDOW + 1 + now))
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def mark(r, marks):
     for j in range(r.size):
         marks[j] = np.uint8(r[j]) if r[j] <= WINDOW else BEFORE
 
 
-@njit(_nrt=False)
+@njit(**INNER)
 def remaining(marks, n, periods, before, r):
     # how long each neuron is held after n steps of the window
     for j in range(marks.size):
@@ -492,7 +495,8 @@ while True:
             {tiling}
             front_runners[:] = LOWEST_KEY
         while piece >= 0:
-            f, last_map = F * piece // pieces, F * (piece + 1) // pieces
+            first_map, last_map = F * piece // pieces, F * (piece + 1) // pieces
+            f = first_map
             while f < last_map:
                 end = min(f + group, last_map)
                 {alike}
@@ -555,17 +559,16 @@ while True:
             next_step(turns_b, owners)
 """
 
-#: Where the input goes on after a row: of the next map, or of the next step.
+#: Where the input goes on after a row: of the next map, or of the first one in the next step, of the sample or of the
+#: only piece that the thread has of it.
 _NEXT_MAP = """\
 next_at = 0
 if fetches > 0:
-    later = (t * B + b) * N + hi if hi < N else ((t + 1) * B + b) * N
-    next_at = x_at + later * {item}
+    again = hi == last_map * size and (pieces <= max(owners, 1) or hi == N)
+    following = first_map * size if again else hi
+    {unless_held}
+    next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
 """
-#: The same, unless that map is held.
-_NEXT_MAP_IF_FREE = _NEXT_MAP.replace(
-    "if fetches > 0:", "if fetches > 0 and g_r[b, hi // size % F] == NO_STEPS:"
-)
 
 #: Where the group ends so that all its maps are held, or none is.
 _ALIKE = """\
@@ -874,8 +877,12 @@ class _Source:
                 record=self.copies(),
                 count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
-        held = counters == "free" and scope == "feature"
-        blocks["next_at"] = (_NEXT_MAP_IF_FREE if held else _NEXT_MAP).format(item=self.item).splitlines()
+        # held maps need no input
+        unless_held = counters == "free" and scope == "feature"
+        condition = ["if g_r[b, following // size] == NO_STEPS:"] if unless_held else []
+        blocks["next_at"] = _filled(_NEXT_MAP, unless_held=condition, item=[str(self.item)])
+        if unless_held:
+            blocks["next_at"][-1] = "    " + blocks["next_at"][-1]
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
@@ -909,7 +916,7 @@ class _Source:
     def text(self) -> str:
         body = self.free() if self.program.inhibition is None else self.competing()
         lines = [line for line in body if not line.startswith("@")]
-        helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True, _nrt=False)")
+        helpers = helper_lines(lines, self.program.dtype, self.writer, "@njit(forceinline=True, **INNER)")
         constants = [f"{name} = real({_literal(value)})" for value, name in self.writer.constants.items()]
         header = _HEADER.format(
             label=self.program.label,

@@ -69,7 +69,7 @@ def test_the_check_sees_a_loop_without_vectors() -> None:
 )
 def test_the_check_sees_a_contraction() -> None:
     source = backends.get("cpu").emit(Program.of(models.get("LIF")(threshold=1.0)), "source")
-    loose = source.replace("_nrt=False)\ndef advance", '_nrt=False, fastmath={"contract"})\ndef advance')
+    loose = source.replace("**INNER)\ndef advance", '**INNER, fastmath={"contract"})\ndef advance')
     assert loose != source
     namespace: dict[str, object] = {"__name__": "loose"}
     exec(compile(loose.replace("cache=True, ", ""), "<loose>", "exec"), namespace)
