@@ -28,7 +28,7 @@ from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
 LARGEST_TILE = 65_536
-#: Shorter rows are not worth a thread of their own.
+#: A tile of half so many neurons is worth a thread, but not two tiles per thread.
 SMALLEST_TILE = 8192
 #: Neurons of a tile for few steps, which the passes before and after them then find in the first-level cache.
 TILE_OF_FEW_STEPS = 4096
@@ -946,10 +946,11 @@ def _module(program: Program) -> ModuleType:
 
 
 def _tile(B: int, N: int, threads: int, steps: int) -> int:
-    # large tiles, of equal size, and two per thread, since the cores of a shared machine are not equal
-    wanted = -(-2 * threads // B) if threads > 1 else 1
+    # large tiles of equal size; two per thread where they are long, since the cores of a shared machine are not equal
+    wanted = -(-threads // B) if threads > 1 else 1
     largest = LARGEST_TILE if steps > max(TOGETHER) else TILE_OF_FEW_STEPS
-    tiles = max(-(-N // largest), min(wanted, N // SMALLEST_TILE), 1)
+    shared = max(min(wanted, 2 * N // SMALLEST_TILE), min(2 * wanted, N // SMALLEST_TILE))
+    tiles = max(-(-N // largest), shared, 1)
     return -(-N // (tiles * 64)) * 64
 
 
