@@ -286,6 +286,18 @@ class _TorchKernel:
             if counters is not None:
                 counters[t].copy_(launch.refractory)
 
+    def settle(self, launch: Launch) -> None:
+        """Do nothing: a spike's reset is part of its step."""
+
+    def settled(self, launch: Launch) -> np.ndarray:
+        """Return the potentials as they are."""
+        return launch.states[0].cpu().numpy()
+
+    def thresholded(self, launch: Launch) -> np.ndarray:
+        """Return what competed in the last step, and 0 elsewhere."""
+        score = launch.prepared[2].score  # type: ignore[index]
+        return score.masked_fill(score == -np.inf, 0.0).cpu().numpy()
+
     def _prepare(self, launch: Launch) -> tuple[Any, list[_Tile], _Competition | None]:
         """Return the steps of a tile, the tiles, and the competition of a program with inhibition."""
         import torch
@@ -347,7 +359,7 @@ class _Competition:
     Parameters
     ----------
     score : (B, N) tensor
-        The potentials of the neurons that spiked, -inf elsewhere; the steps write it, and `decide` uses it up.
+        The potentials of the neurons that spiked, -inf elsewhere; the steps write it, and it stays until the next one.
     counters : (B, N) int32 tensor
         Refractory counters, of which those of the inhibited sets are set.
     periods : (1,) or (N,) int32 tensor
@@ -383,6 +395,12 @@ class _Competition:
         self.k, self.radius = min(k, self.F), radius
         #: A row for each map of each sample.
         self.maps = self._small(score.view(B * self.F, self.size))
+        #: Whether the largest maps win, and nothing else keeps a neuron from it.
+        self.each_map_once = radius == 0 and self.F <= MOST_SORTED
+        if not self.each_map_once:
+            # who has won, or is near to who has, leaves a copy of the scores
+            self.left = torch.empty_like(score)
+            self.maps = self._small(self.left.view(B * self.F, self.size))
         self.counters_of_maps = self._small(counters.view(B * self.F, self.size))
         self.samples = self._small(torch.arange(B, device=score.device)[:, None])
         self.first_map = self.samples * self.F
@@ -394,12 +412,13 @@ class _Competition:
         """Set the counters of the winners' sets, and write the winners to `won`, (B, k, 3), all -1."""
         import torch
 
+        if not self.each_map_once:
+            self.left.copy_(self.score)
         best = self._largest()
         # on a GPU this question would wait for the device
         if self.on_cpu and best.max() == -np.inf:
             return
-        each_map_once = self.radius == 0 and self.F <= MOST_SORTED
-        feature, place, potential = self._sorted(best) if each_map_once else self._one_by_one(best)
+        feature, place, potential = self._sorted(best) if self.each_map_once else self._one_by_one(best)
         valid = potential > -np.inf
         if won is not None:
             own = self._small(won)[:, : self.k]
@@ -416,7 +435,7 @@ class _Competition:
             longest = self._longest(place, period, self.size)
             torch.maximum(counters, longest[:, None], out=counters)
         else:
-            if not each_map_once:
+            if not self.each_map_once:
                 # what did not win may name a map that did: both then write the same
                 period = self._small(self._longest(feature, period, self.F))[self.samples, feature]
             rows, held = self._rows(feature), self.counters_of_maps
@@ -433,7 +452,7 @@ class _Competition:
 
     def _largest(self) -> Any:
         """Return each map's largest potential, (B, F)."""
-        score = self.score
+        score = self.score if self.each_map_once else self.left
         largest = score.view(self.B, self.F, self.size).amax(dim=2) if self.size > 1 else score
         return self._small(largest) + 0.0  # -0 becomes 0: equal in every order
 
@@ -461,7 +480,7 @@ class _Competition:
             rows = (place // self.W + self.near_rows).clip(0, self.H - 1)
             columns = (place % self.W + self.near_columns).clip(0, self.W - 1)
             near = (rows[:, :, None] * self.W + columns[:, None, :]).reshape(self.B, 1, -1)
-            scores = self.score.view(self.B, self.F, self.size)
+            scores = self.left.view(self.B, self.F, self.size)
             scores.scatter_(2, self._tensor(near).expand(-1, self.F, -1), -np.inf)
             best = self._largest()
         feature, place, potential = (self._joined(parts, 1) for parts in zip(*rounds, strict=True))
@@ -478,7 +497,7 @@ class TorchBackend:
     """
 
     compact = False
-    lazy = False
+    lazy = True
     emits = ("source",)
 
     def __init__(self, compiled: bool = False):
