@@ -285,6 +285,12 @@ def copy_fired(u, fired, keys):
         keys[j] = u[j] if fired[j] == FIRED else LOWEST_KEY
 
 
+@njit(**INNER)
+def fill(value, out):
+    for j in range(out.size):
+        out[j] = value
+
+
 @njit(error_model="numpy", **INNER)
 def copy_reset(u, fired, v_reset, out):
     for j in range(u.size):
@@ -570,26 +576,34 @@ if fetches > 0:
     next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
 """
 
-#: Where the group ends so that all its maps are held, or none is.
+#: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
 _ALIKE = """\
+held = g_r[b, f] > NO_STEPS
 for g in range(f + 1, end):
-    if (g_r[b, g] > NO_STEPS) != (g_r[b, f] > NO_STEPS):
+    if (g_r[b, g] > NO_STEPS) != held or (held and at_rest[b, g] != at_rest[b, f]):
         end = g
         break
 """
 
-#: Held maps need neither input nor membrane.
+#: Held maps need neither input nor membrane, and lie at rest from the first such step on.
 _REST = """\
 if {counter} > NO_STEPS:
     for lo in range(f * size, end * size, row):
         hi = min(lo + row, end * size)
-        {rest}
-        {record}
+        if at_rest[b, f]:
+            {stay}
+            {record_stay}
+        else:
+            {rest}
+            {record}
     for g in range(f, end):
         {count}
         map_keys[b, g] = LOWEST_KEY
+        at_rest[b, g] = True
     f = end
     continue
+for g in range(f, end):
+    at_rest[b, g] = False
 """
 
 #: While a block of neurons is advanced, the input of a later one is on its way.
@@ -673,7 +687,7 @@ class _Source:
         elif program.inhibition is None:
             self.counters = "until"
 
-    def row(self, name: str, counters: Counters, times: int = 1) -> list[str]:
+    def row(self, name: str, counters: Counters, times: int = 1, at_rest: bool = False) -> list[str]:
         # a function that advances the neurons of one row by one step, or by so many before it goes to the next
         program, steps = self.program, range(times)
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
@@ -691,7 +705,11 @@ class _Source:
         body = [f"s_{state} = row_{state}[j]" for state in program.states]
         body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
         body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
-        if program.inhibition is not None:
+        if at_rest:
+            # as the step before has left it, and leaves it again
+            body.append("s_u = p_resting_potential")
+            body += ["s_u = where(s_u < p_floor, p_floor, s_u)"] if program.floor else []
+        elif program.inhibition is not None:
             body.append("s_u = chosen(row_fired[j] != NOT_FIRED, p_v_reset, s_u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
@@ -707,13 +725,14 @@ class _Source:
             quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
             for record in program.records:
                 body.append(f"row_out_{record}{i}[j] = {(RECORDS if spikes else quiet)[record]}")
-        body += [f"row_{state}[j] = s_{state}" for state in program.states if not (competes and state == "u")]
+        kept = ("u",) if competes or at_rest else ()
+        body += [f"row_{state}[j] = s_{state}" for state in program.states if state not in kept]
         body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
             # the potential is the key of a neuron that spiked, and is reset by the next step
             body += ["row_u[j] = new_u", "row_fired[j] = spiked"]
             body.append("best = larger(chosen(spiked, new_u, lowest), best)")
-        elif program.inhibition is not None:
+        elif program.inhibition is not None and not at_rest:
             body.append("row_fired[j] = NOT_FIRED")
         inner = f"{name}_block" if competes else name
         lines = [_JIT_ROW, f"def {inner}({', '.join(arguments)}):", "    use_widest_vectors()"]
@@ -774,7 +793,7 @@ class _Source:
                 return times
         return 1
 
-    def copies(self) -> list[str]:
+    def copies(self, at_rest: bool = False) -> list[str]:
         # record what stands in the state of the neurons lo to hi
         held = {f"out_{state}": f"g_{state}" for state in self.program.states}
         lines = []
@@ -783,6 +802,11 @@ class _Source:
             if array == "g_u" and self.program.inhibition is not None:
                 reset = self.v_reset.format("lo:hi")
                 copied = f"copy_reset({array}[b, lo:hi], fired[b, lo:hi], {reset}, {out}[t, b, lo:hi])"
+                if at_rest and not {"resting_potential", "floor"} & set(self.program.arrays):
+                    floored = (
+                        "max(p_resting_potential, p_floor)" if self.program.floor else "p_resting_potential"
+                    )
+                    copied = f"fill({floored}, {out}[t, b, lo:hi])"
             lines += [f"if {out}.shape[0] > 0:", f"    {copied}"]
         if self.counters == "until":
             lines += [
@@ -821,6 +845,7 @@ class _Source:
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
+        table.update(at_rest="np.bool_, (B, maps)")
         table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
         table.update(front_runners_of="real, (slots, k)", held_of="np.uint8, (slots, longest)")
@@ -867,13 +892,15 @@ class _Source:
         names = ("prepare", "tiling", "alike", "rest", "count", "settle", "next_at")
         blocks: dict[str, list[str]] = {name: [] for name in names}
         if counters == "free":
-            functions += self.row("rest", "held")
+            functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
             of_maps = scope == "feature"
             blocks["alike"] = _ALIKE.splitlines() if of_maps else []
             blocks["rest"] = _filled(
                 _REST,
                 counter=["g_r[b, f]" if of_maps else "g_r[b, 0]"],
                 rest=[self.call("rest", "held")],
+                stay=[self.call("stay", "held")],
+                record_stay=self.copies(at_rest=True),
                 record=self.copies(),
                 count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
@@ -1014,6 +1041,9 @@ class _CpuKernel:
             threads = owners or min(threads, B)
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
+            if "at_rest" not in launch.scratch:
+                launch.scratch["at_rest"] = np.zeros((B, F), bool)
+            values.update(at_rest=launch.scratch["at_rest"])
             values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
         progress = np.zeros((2 + B * (owners + 2 if owners else 0), LINE // 8), np.int64)
