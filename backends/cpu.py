@@ -958,6 +958,31 @@ def source(program: Program) -> str:
     return _Source(program).text()
 
 
+_ELEMENTWISE = """\
+@njit("void(int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)
+def run(source, target, size):
+    use_widest_vectors()
+    x, y = array_at(source, real, (size,)), array_at(target, real, (size,))
+    for j in range(size):
+        y[j] = {name}(x[j])
+"""
+
+
+@cache
+def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
+    """Return an elementary function over memory: addresses of the arguments and the results, and how many."""
+    import llvmlite
+    import numba
+
+    writer = Writer()
+    helpers = helper_lines([f"y = {name}(x)"], dtype, writer, "@njit(forceinline=True, **INNER)")
+    constants = [f"{key} = real({_literal(value)})" for value, key in writer.constants.items()]
+    header = _HEADER.format(label=f"{name}_{dtype}", ir_real=_IR_REAL[dtype], **FLOAT_FORMATS[dtype])
+    text = "\n".join([header, *constants, "", "", *helpers, "", _ELEMENTWISE.format(name=name)])
+    versions = f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
+    return load_module(f"{name}_{dtype}_cpu", text, versions).run
+
+
 def _literal(value: str) -> str:
     return f'"{value}"' if value in ("inf", "-inf", "nan") else value
 

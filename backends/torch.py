@@ -49,6 +49,8 @@ import numpy
 import torch
 from torch import abs
 
+from spyke_numba.backends.cpu import elementwise
+
 
 def rint(x):
     return torch.round(x)
@@ -78,6 +80,20 @@ def bind(device, by_bits, compiled):
 
     def real(value):
         return torch.tensor(float(value), dtype=torch.{real}, device=device)
+
+    def quick(name, by_operations):
+        # one compiled loop with the same bits, for twenty operations on whole tensors
+        if not by_bits:
+            return by_operations
+        loop = elementwise(name, "{real}")
+
+        def function(x):
+            x = x.contiguous()
+            y = torch.empty_like(x)
+            loop(x.data_ptr(), y.data_ptr(), x.numel())
+            return y
+
+        return function
 
     # By bits, a mask is a tensor of whole numbers, all bits or none: torch compares into numbers and works on their
     # bits with vectors, but it compares into booleans and chooses by them one at a time.
@@ -140,6 +156,12 @@ def source(program: Program) -> str:
         *(f"{name} = real('{value}')" for value, name in writer.constants.items()),
         "",
         *ast.unparse(_Comparisons().visit(ast.parse(bounded))).splitlines(),
+        *(
+            f"{name} = quick({name!r}, {name})"
+            for name in ("exp", "log", "tanh")
+            if f"def {name}(" in bounded
+        ),
+        "",
     ]
     for lines in steps.values():
         body += [*lines, ""]
@@ -295,7 +317,7 @@ class _TorchKernel:
 
     def thresholded(self, launch: Launch) -> np.ndarray:
         """Return what competed in the last step, and 0 elsewhere."""
-        score = launch.prepared[2].score  # type: ignore[index]
+        score = launch.prepared[2].score
         return score.masked_fill(score == -np.inf, 0.0).cpu().numpy()
 
     def _prepare(self, launch: Launch) -> tuple[Any, list[_Tile], _Competition | None]:
