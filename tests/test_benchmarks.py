@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from spyke_numba import KWTA, Layer, models
-from spyke_numba.benchmarks import against_peers, bars, cases, floor, peers, plots, running
+from spyke_numba.benchmarks import against_peers, bars, cases, dropin, floor, peers, plots, running
 from spyke_numba.benchmarks.cases import DRIVEN, Case, busy_threshold, measure, uniform
 from spyke_numba.benchmarks.measuring import interleaved, processors
 from spyke_numba.cli.benching import BENCHMARKS
@@ -34,13 +34,25 @@ def results(tmp_path_factory) -> dict[str, dict[str, Any]]:
     for name in MEASURED:
         bench(name, "--smallest", "--out", folder / f"{name}.json")
     bench("peers", "--smallest", "--peers", "plain_numpy", "--out", folder / "peers.json")
+    for name, backend in (("dropin", "cpu"), ("dropin_torch", "torch")):
+        options = [
+            "--smallest",
+            "--seconds",
+            "0.1",
+            "--backends",
+            backend,
+            "--json",
+            str(folder / f"{name}.json"),
+        ]
+        done = CliRunner().invoke(dropin.main, options)
+        assert done.exit_code == 0, done.output
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
 
 
 # ------------------------------------------------------------------------------------------------ every benchmark
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "peers"])
+@pytest.mark.parametrize("name", [*MEASURED, "peers", "dropin", "dropin_torch"])
 def test_results_say_where_and_with_what(name, results):
     about = results[name]["machine"]
     assert results[name]["benchmark"] == name
