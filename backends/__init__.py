@@ -46,7 +46,8 @@ class Launch:
     threads : int
         The most threads that a CPU backend may use.
     scratch : dict
-        The layer's own, for memory that its kernels can use again at the next call; emptied when a launch ends.
+        The layer's own, for memory that its kernels can use again at the next call, and what one step leaves for the
+        next; the layer empties it when its state or constants become others.
     prepared : object
         The kernel's own, None at first: what it can keep while only `x` and `outputs` change, as they do at each call.
     """

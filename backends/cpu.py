@@ -41,7 +41,7 @@ BLOCK, AHEAD, FETCHED = 512, 1024, 2**20
 #: Bytes of input from which they come from memory.
 FROM_MEMORY = 2**24
 #: Operations of all these steps: where longer chains wait for each other, as with an exponential, the processor looks
-#: ahead over too few neurons to stay busy (AdEx 0.43 ns one step at a time, 0.47 two, 0.63 four).
+#: ahead over too few neurons to stay busy.
 MOST_OPERATIONS = 72
 #: LLVM gives up vectors where it would have to compare more pairs of rows for whether they overlap.
 MOST_PAIRS = 100
@@ -803,9 +803,9 @@ class _Source:
                 reset = self.v_reset.format("lo:hi")
                 copied = f"copy_reset({array}[b, lo:hi], fired[b, lo:hi], {reset}, {out}[t, b, lo:hi])"
                 if at_rest and not {"resting_potential", "floor"} & set(self.program.arrays):
-                    floored = (
-                        "max(p_resting_potential, p_floor)" if self.program.floor else "p_resting_potential"
-                    )
+                    floored = "p_resting_potential"
+                    if self.program.floor:
+                        floored = "where(p_resting_potential < p_floor, p_floor, p_resting_potential)"
                     copied = f"fill({floored}, {out}[t, b, lo:hi])"
             lines += [f"if {out}.shape[0] > 0:", f"    {copied}"]
         if self.counters == "until":

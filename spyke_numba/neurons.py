@@ -143,7 +143,7 @@ _COMMON = {
 }
 
 
-#: What a call records, and what it records where the potential before the reset is returned, or its difference.
+#: What every call records; more where it returns more, or where a backend keeps less.
 _RECORD: tuple[str, ...] = ("pulses", "u", "winners")
 
 
