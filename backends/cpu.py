@@ -21,7 +21,6 @@ from spyke_numba.engine import (
     Program,
     Writer,
     helper_lines,
-    operations_of,
     step_lines,
 )
 from spyke_numba.generated import load_module
@@ -32,19 +31,15 @@ LARGEST_TILE = 65_536
 SMALLEST_TILE = 8192
 #: Neurons of a tile for few steps, which the passes before and after them then find in the first-level cache.
 TILE_OF_FEW_STEPS = 4096
-#: Steps by which a neuron is advanced before the next one is, if as many rows of input come from memory: several
-#: streams of it hide its latency, and the state goes through the registers once.
-TOGETHER = (4, 2)
+#: Steps by which a neuron is advanced before the next one is: several streams of input hide the memory's latency, and
+#: the state goes through the registers once.
+TOGETHER = 4
 #: Neurons that are advanced before more of the input is asked for, and how far ahead that lies; and bytes of input
 #: below which it may well be in the second-level cache.
 BLOCK, AHEAD, FETCHED = 512, 1024, 2**20
-#: Bytes of input from which they come from memory.
-FROM_MEMORY = 2**24
-#: Operations of all these steps: where longer chains wait for each other, as with an exponential, the processor looks
-#: ahead over too few neurons to stay busy.
-MOST_OPERATIONS = 72
-#: LLVM gives up vectors where it would have to compare more pairs of rows for whether they overlap.
-MOST_PAIRS = 100
+#: Vectors of neurons that go side by side through a row, each operation for all of them. An operation that waits takes
+#: one of the few places from which the processor chooses what to do next, and a single vector's would fill them all.
+INTERLEAVED = 4
 #: Steps in which a neuron's hold fits into a byte; `_MARKS` says how.
 WINDOW = 120
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
@@ -66,8 +61,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-#: Of functions that only others call: they count no references, and need no way in from Python, which takes a fifth of
-#: the time to compile.
+#: Of functions that only others call: they count no references, and need no way in from Python, which would have to be
+#: compiled too.
 INNER = {{"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}}
 real, whole = np.{real}, np.{whole}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
@@ -118,6 +113,41 @@ def use_widest_vectors(context):
         return context.get_dummy_value()
 
     return types.none(), generate
+
+
+@intrinsic
+def rows_lie_apart(context):
+    """Promise that none of the function's arrays overlaps another, so that LLVM need not compare them at every call."""
+
+    def generate(context, builder, signature, arguments):
+        for argument in builder.function.args:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic(prefer_literal=True)
+def interleaved(context, vectors):
+    """Let so many vectors go side by side through the loop whose body ends here, each operation for all of them."""
+    count = vectors.literal_value
+
+    def generate(context, builder, signature, arguments):
+        def branch(target):
+            # the way back to the loop's head: LLVM looks there for what it should do with the loop
+            del builder.branch
+            back, module = builder.branch(target), builder.module
+            wish = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), count)])
+            loop = module.add_metadata([None, wish])
+            loop.operands = (loop, wish)
+            back.set_metadata("llvm.loop", loop)
+            return back
+
+        builder.branch = branch
+        return context.get_dummy_value()
+
+    return types.none(vectors), generate
 
 
 _ir_real, _ir_whole = ir.{ir_real}(), ir.IntType({bits})
@@ -222,7 +252,7 @@ _JIT_ROW = '@njit(error_model="numpy", **INNER)'
 _COMPETITION = '''\
 @njit(**INNER)
 def remaining(until, t, out):
-    # how long each location is held after so many steps
+    # how many steps are left of those from t on
     for j in range(until.size):
         out[j] = max(np.int32(until[j] - t), NO_STEPS)
 
@@ -470,10 +500,13 @@ while True:
         {mark}
         t = first
         while t < last:
-            {advance_together}
-            {advance}
-            {record}
-            t += 1
+            if together > 0 and last - t >= {times}:
+                {advance_together}
+                t += {times}
+            else:
+                {advance}
+                {record}
+                t += 1
         {remaining}
 """
 
@@ -483,7 +516,7 @@ F = N // size
 # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
 group = grouped // size if size < grouped // 8 else 1
 row = group * size if size <= grouped else grouped
-front_runners, lowest = front_runners_of[me], lowest_key[0]
+front_runners, lowest = front_runners_of[me, :k], lowest_key[0]
 # with many winners it takes longer to tell whether a map can win than to find its place
 prune = k <= 32
 {prepare}
@@ -544,7 +577,6 @@ while True:
         if not concludes:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
-        {count}
         n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
         for q in range(n):
             front = won[b, q, 0]
@@ -553,6 +585,7 @@ while True:
             start, stop, stride = {inhibited}
             for j in range(start, stop, stride):
                 g_r[b, j] = max(g_r[b, j], period)
+                {rests}
         if winners.shape[0] > 0:
             for q in range(k):
                 for i in range(3):
@@ -572,38 +605,36 @@ next_at = 0
 if fetches > 0:
     again = hi == last_map * size and (pieces <= max(owners, 1) or hi == N)
     following = first_map * size if again else hi
-    {unless_held}
-    next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
+    if {wanted}:
+        next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
 """
 
 #: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
 _ALIKE = """\
-held = g_r[b, f] > NO_STEPS
+held, resting = g_r[b, f] > t, t >= rest_from[b, f]
 for g in range(f + 1, end):
-    if (g_r[b, g] > NO_STEPS) != held or (held and at_rest[b, g] != at_rest[b, f]):
+    if (g_r[b, g] > t) != held or (held and (t >= rest_from[b, g]) != resting):
         end = g
         break
 """
 
-#: Held maps need neither input nor membrane, and lie at rest from the first such step on.
+#: Held maps need neither input nor membrane, and lie at rest from the first such step on. Nothing is written that
+#: another thread reads at every step: the line that holds it would go from one core to the other and back.
 _REST = """\
-if {counter} > NO_STEPS:
+if g_r[b, {set}] > t:
     for lo in range(f * size, end * size, row):
         hi = min(lo + row, end * size)
-        if at_rest[b, f]:
+        if t >= rest_from[b, {set}]:
             {stay}
             {record_stay}
         else:
             {rest}
             {record}
     for g in range(f, end):
-        {count}
-        map_keys[b, g] = LOWEST_KEY
-        at_rest[b, g] = True
+        if map_keys[b, g] != LOWEST_KEY:
+            map_keys[b, g] = LOWEST_KEY
     f = end
     continue
-for g in range(f, end):
-    at_rest[b, g] = False
 """
 
 #: While a block of neurons is advanced, the input of a later one is on its way.
@@ -734,8 +765,10 @@ class _Source:
             body.append("best = larger(chosen(spiked, new_u, lowest), best)")
         elif program.inhibition is not None and not at_rest:
             body.append("row_fired[j] = NOT_FIRED")
+        body += [f"interleaved({INTERLEAVED})"] if counters != "held" else []
         inner = f"{name}_block" if competes else name
-        lines = [_JIT_ROW, f"def {inner}({', '.join(arguments)}):", "    use_widest_vectors()"]
+        lines = [_JIT_ROW, f"def {inner}({', '.join(arguments)}):"]
+        lines += ["    use_widest_vectors()", "    rows_lie_apart()"]
         lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
         lines += [f"        {line}" for line in body]
         if not competes:
@@ -750,15 +783,13 @@ class _Source:
         # a call of such a function for the neurons lo to hi
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
-        arguments = [f"x[{t} if x.shape[0] > 1 else 0, b, lo:hi]" for t in at]
+        arguments = [f"x[({t}) % x.shape[0], b, lo:hi]" for t in at]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
         arguments += ["fired[b, lo:hi]"] if program.inhibition is not None else []
         own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
         arguments += {**own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(counters, [])
         arguments += [
-            f"out_{name}[{t} if out_{name}.shape[0] > 1 else 0, b, lo:hi]"
-            for t in at
-            for name in program.records
+            f"out_{name}[({t}) % out_{name}.shape[0], b, lo:hi]" for t in at for name in program.records
         ]
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
@@ -777,21 +808,6 @@ class _Source:
         # a call of what turns marks into counters
         periods = f"periods{'[lo:hi]' if self.varying_period else ''}"
         return f"remaining(marks[:hi - lo], {step} - first, {periods}, g_r[b, lo:hi], {out})"
-
-    @property
-    def together(self) -> int:
-        """Steps by which the rows of a layer without inhibition can be advanced together; 1 for one after the other."""
-        program = self.program
-        operations = operations_of(program)
-        for times in TOGETHER:
-            written = len(program.states) + (self.counters == "until") + times * len(program.records)
-            read = times + len(program.arrays) + 2 * self.varying_period
-            if (
-                written * (written - 1) // 2 + written * read <= MOST_PAIRS
-                and times * operations <= MOST_OPERATIONS
-            ):
-                return times
-        return 1
 
     def copies(self, at_rest: bool = False) -> list[str]:
         # record what stands in the state of the neurons lo to hi
@@ -841,14 +857,14 @@ class _Source:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W grouped maps pieces owners slots longest fetches"
+        integers = "k radius H W grouped maps pieces owners slots most_runners longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
-        table.update(at_rest="np.bool_, (B, maps)")
+        table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
         table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
-        table.update(front_runners_of="real, (slots, k)", held_of="np.uint8, (slots, longest)")
+        table.update(front_runners_of="real, (slots, most_runners)", held_of="np.uint8, (slots, longest)")
         return table
 
     def head(self) -> list[str]:
@@ -862,25 +878,24 @@ class _Source:
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
-        counters, times = self.counters, self.together
+        counters = self.counters
         place = "j" if self.varying_period else "0"
         functions = [_MARKS.format(window=WINDOW, place=place), *self.row("advance", counters)]
-        names = ("marks", "advance_together", "mark", "remaining")
+        names = ("marks", "mark", "remaining")
         blocks: dict[str, list[str]] = {name: [] for name in names}
         if counters == "until":
             blocks["mark"] = ["mark(g_r[b, lo:hi], marks[:hi - lo])"]
             blocks["remaining"] = [self.remaining("last", "g_r[b, lo:hi]")]
             blocks["marks"] = ["marks = marks_of[me]"]
-        if times > 1:
-            functions += self.row("advance_together", counters, times)
-            blocks["advance_together"] = [
-                f"while together > 0 and last - t >= {times}:",
-                f"    {self.call('advance_together', counters, times)}",
-                f"    t += {times}",
-                "if t == last:",
-                "    break",
-            ]
-        loop = _filled(_FREE, advance=[self.call("advance", counters)], record=self.copies(), **blocks)
+        functions += self.row("advance_together", counters, TOGETHER)
+        loop = _filled(
+            _FREE,
+            times=[str(TOGETHER)],
+            advance_together=[self.call("advance_together", counters, TOGETHER)],
+            advance=[self.call("advance", counters)],
+            record=self.copies(),
+            **blocks,
+        )
         return [*functions, *self.head(), *_body(loop)]
 
     def competing(self) -> list[str]:
@@ -889,27 +904,27 @@ class _Source:
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        names = ("prepare", "tiling", "alike", "rest", "count", "settle", "next_at")
+        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "next_at")
         blocks: dict[str, list[str]] = {name: [] for name in names}
+        sets: list[str] = []
         if counters == "free":
+            # of map f, or of the whole sample
+            sets = ["f" if scope == "feature" else "0"]
             functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
-            of_maps = scope == "feature"
-            blocks["alike"] = _ALIKE.splitlines() if of_maps else []
+            blocks["alike"] = _ALIKE.splitlines() if "f" in sets else []
             blocks["rest"] = _filled(
                 _REST,
-                counter=["g_r[b, f]" if of_maps else "g_r[b, 0]"],
+                set=sets,
                 rest=[self.call("rest", "held")],
                 stay=[self.call("stay", "held")],
                 record_stay=self.copies(at_rest=True),
                 record=self.copies(),
-                count=["g_r[b, g] -= ONE_STEP"] if of_maps else [],
             )
+            # from the second step that it is held on
+            blocks["rests"] = ["rest_from[b, j] = t + 2"]
         # held maps need no input
-        unless_held = counters == "free" and scope == "feature"
-        condition = ["if g_r[b, following // size] == NO_STEPS:"] if unless_held else []
-        blocks["next_at"] = _filled(_NEXT_MAP, unless_held=condition, item=[str(self.item)])
-        if unless_held:
-            blocks["next_at"][-1] = "    " + blocks["next_at"][-1]
+        wanted = "g_r[b, following // size] <= t + again" if "f" in sets else "True"
+        blocks["next_at"] = _filled(_NEXT_MAP, wanted=[wanted], item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
@@ -919,13 +934,15 @@ class _Source:
             ]
         period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
         counter = f"g_r[b, {_COUNTER[scope, compact]}]"
-        if compact and scope == "global":
-            blocks["count"] = ["g_r[b, 0] = max(g_r[b, 0] - ONE_STEP, NO_STEPS)"]
-        if counters == "shared":
-            # locations are held until a step: what is not counted down need not go from one core's cache to another's
+        if compact:
+            # sets are held until a step: what is not counted down need not go from one core's cache to another's
             period = f"np.int32(t + 1 + {period})"
             counter = f"max(np.int32({counter} - t - 1), NO_STEPS)"
-            blocks["settle"] = ["if t + 1 == steps:", "    remaining(g_r[b], steps, g_r[b])"]
+            ends = ["g_r"] + ["rest_from"] * (counters == "free")
+            blocks["settle"] = [
+                "if t + 1 == steps:",
+                *(f"    remaining({n}[b], steps, {n}[b])" for n in ends),
+            ]
         loop = _filled(
             _COMPETING,
             **blocks,
@@ -965,6 +982,7 @@ def run(source, target, size):
     x, y = array_at(source, real, (size,)), array_at(target, real, (size,))
     for j in range(size):
         y[j] = {name}(x[j])
+        interleaved({vectors})
 """
 
 
@@ -978,7 +996,9 @@ def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
     helpers = helper_lines([f"y = {name}(x)"], dtype, writer, "@njit(forceinline=True, **INNER)")
     constants = [f"{key} = real({_literal(value)})" for value, key in writer.constants.items()]
     header = _HEADER.format(label=f"{name}_{dtype}", ir_real=_IR_REAL[dtype], **FLOAT_FORMATS[dtype])
-    text = "\n".join([header, *constants, "", "", *helpers, "", _ELEMENTWISE.format(name=name)])
+    text = "\n".join(
+        [header, *constants, "", "", *helpers, "", _ELEMENTWISE.format(name=name, vectors=INTERLEAVED)]
+    )
     versions = f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
     return load_module(f"{name}_{dtype}_cpu", text, versions).run
 
@@ -1000,7 +1020,7 @@ def _module(program: Program) -> ModuleType:
 def _tile(B: int, N: int, threads: int, steps: int) -> int:
     # large tiles of equal size; two per thread where they are long, since the cores of a shared machine are not equal
     wanted = -(-threads // B) if threads > 1 else 1
-    largest = LARGEST_TILE if steps > max(TOGETHER) else TILE_OF_FEW_STEPS
+    largest = LARGEST_TILE if steps > TOGETHER else TILE_OF_FEW_STEPS
     shared = max(min(wanted, 2 * N // SMALLEST_TILE), min(2 * wanted, N // SMALLEST_TILE))
     tiles = max(-(-N // largest), shared, 1)
     return -(-N // (tiles * 64)) * 64
@@ -1045,8 +1065,10 @@ class _CpuKernel:
             out = name if name == "winners" else f"out_{name}"
             values.update({f"steps_of_{name}": launch.steps if name in launch.outputs else 0, out: 0})
         for name in set(program.records) - set(launch.outputs):
-            # the rows write it in any case: one step's memory takes what nobody asked for
-            values.update({f"steps_of_{name}": 1, f"out_{name}": np.empty((B, N), program.dtype)})
+            # the rows write it in any case: memory for the steps that go together takes what nobody asked for
+            steps = min(launch.steps, TOGETHER)
+            kind = "bool" if name == "spikes" else program.dtype
+            values.update({f"steps_of_{name}": steps, f"out_{name}": np.empty((steps, B, N), kind)})
         owners = 0
         size_of_x = 0 if launch.constant_input else launch.steps * B * N * np.dtype(program.dtype).itemsize
         values.update(fetches=int(size_of_x >= FETCHED))
@@ -1056,8 +1078,7 @@ class _CpuKernel:
             marks = np.empty((threads, tile), np.uint8)
             byte_periods = np.minimum(launch.periods, 255).astype(np.uint8)
             after_each = {*program.states, "refractory"}.intersection(launch.outputs)
-            together = int(size_of_x >= FROM_MEMORY and not after_each)
-            values.update(tile=tile, slots=threads, together=together)
+            values.update(tile=tile, slots=threads, together=int(not after_each))
             values.update(byte_periods=byte_periods, marks_of=marks)
         else:
             k, radius, H, W = launch.winners
@@ -1066,12 +1087,12 @@ class _CpuKernel:
             threads = owners or min(threads, B)
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
-            if "at_rest" not in launch.scratch:
-                launch.scratch["at_rest"] = np.zeros((B, F), bool)
-            values.update(at_rest=launch.scratch["at_rest"])
+            if "rest_from" not in launch.scratch:
+                launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)
+            values.update(rest_from=launch.scratch["rest_from"])
             values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
-        progress = np.zeros((2 + B * (owners + 2 if owners else 0), LINE // 8), np.int64)
+        progress = aligned((2 + B * (owners + 2 if owners else 0), LINE // 8), "int64")
         values["progress"] = progress
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
@@ -1109,17 +1130,24 @@ class _CpuKernel:
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
         k = launch.winners[0]
+        dtype = self.program.dtype
         longest = max(N // F, GROUP) if self._counters == "shared" else 0
         key = ("kwta", k, slots, longest)
         if key not in launch.scratch:
+            # threads that write into one line would wait for each other
+            most_runners, longest = (
+                -(-bytes_ // LINE) * LINE for bytes_ in (k * np.dtype(dtype).itemsize, longest)
+            )
+            most_runners //= np.dtype(dtype).itemsize
             launch.scratch[key] = {
                 "won": np.empty((B, k, 3), np.int32),
-                "map_keys": np.empty((B, F), self.program.dtype),
-                "map_places": np.empty((B, F), np.int64),
+                "map_keys": aligned((B, F), dtype),
+                "map_places": aligned((B, F), "int64"),
                 "slots": slots,
-                "front_runners_of": np.empty((slots, k), self.program.dtype),
+                "most_runners": most_runners,
+                "front_runners_of": aligned((slots, most_runners), dtype),
                 "longest": longest,
-                "held_of": np.empty((slots, longest), np.uint8),
+                "held_of": aligned((slots, longest), "uint8"),
             }
         return launch.scratch[key]
 

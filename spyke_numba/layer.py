@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import os
 import types
@@ -386,8 +387,9 @@ class Layer:
             Instead of the layer's own for this call; None: each neuron has its own refractory period.
         out : mapping of str to array or tensor, optional
             Memory for what is recorded, by name: C-contiguous, of the shape and dtype of the result, where the backend
-            works (the host for cpu and torch on numpy input).  An earlier recording will do, whose contents are then
-            lost; new memory for large results takes the system as long to provide as a fifth of the run.
+            works (the host for cpu and torch on numpy input), apart from the input and from each other.  An earlier
+            recording will do, whose contents are then lost; new memory for large results takes the system as long to
+            provide as a fifth of the run.
 
         Returns
         -------
@@ -633,6 +635,8 @@ class Layer:
         if out is not None:
             outputs = {name: self._given(out, name, shape, dtype, x) for name, shape, dtype in plan.outputs}
         native = backend.take(x, self._dtype)
+        if out is not None:
+            _check_apart({"the input": native, **{f"out[{name!r}]": outputs[name] for name in outputs}})
         self._bind(x)
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)
@@ -803,6 +807,23 @@ def _as_array(x: Any) -> np.ndarray:
         return np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"the input is {type(x).__name__}: give an array or a tensor of numbers") from None
+
+
+def _check_apart(arrays: Mapping[str, Any]) -> None:
+    """Raise a ValueError if contiguous arrays share memory: kernels write one while they read another."""
+    spans = []
+    for name, array in arrays.items():
+        if hasattr(array, "data_ptr"):
+            start, size = array.data_ptr(), array.numel() * array.element_size()
+        else:
+            on_gpu = hasattr(array, "__cuda_array_interface__")
+            interface = array.__cuda_array_interface__ if on_gpu else array.__array_interface__
+            start, size = interface["data"][0], array.size * array.dtype.itemsize
+        spans.append((start, start + size, name))
+    spans.sort()
+    for (_, end, name), (start, _, other) in itertools.pairwise(spans):
+        if start < end:
+            raise ValueError(f"{other} shares memory with {name}: give memory of its own for each output")
 
 
 def _check_numbers(x: Any) -> None:

@@ -76,6 +76,24 @@ def test_the_check_sees_a_contraction() -> None:
     assert CONTRACTED.search(next(iter(namespace["run"].inspect_asm().values())))  # type: ignore[attr-defined]
 
 
+@on_x86
+@pytest.mark.parametrize("inhibition", [None, "feature"])
+def test_vectors_go_side_by_side(inhibition: str | None) -> None:
+    """The wish reaches LLVM: each operation of the loops stands there once for every vector."""
+    program = Program.of(models.get("LIF")(threshold=1.0), inhibition=inhibition, compact=bool(inhibition))
+    source = backends.get("cpu").emit(program, "source")
+    asked = f"interleaved({cpu.INTERLEAVED})"
+    assert asked in source
+    namespace: dict[str, object] = {"__name__": "alone"}
+    exec(
+        compile(source.replace(asked, "interleaved(1)").replace("cache=True, ", ""), "<alone>", "exec"),
+        namespace,
+    )
+    alone = next(iter(namespace["run"].inspect_asm().values()))  # type: ignore[attr-defined]
+    sums = re.compile(r"\bv?addps\b")
+    assert len(sums.findall(assembly(program))) >= 2 * len(sums.findall(alone)) > 0
+
+
 def test_a_second_process_starts_warm(tmp_path: object) -> None:
     """Its kernel comes from the disk: nothing is compiled."""
     script = (
@@ -136,11 +154,8 @@ def test_programs_differ_in_what_is_compiled_only() -> None:
 
 @pytest.mark.parametrize("periods", ["one", "each"])
 @pytest.mark.parametrize("name", models.names())
-def test_steps_together_and_holds_over_windows_equal_single_steps(
-    name: str, periods: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As from memory, several steps at a time; holds that end in a window, with it, after it, or span several."""
-    monkeypatch.setattr(cpu, "FROM_MEMORY", 0)
+def test_steps_together_and_holds_over_windows_equal_single_steps(name: str, periods: str) -> None:
+    """Several steps go together; holds that end in a window, with it, after it, or span several."""
     longest = cpu.WINDOW
     each = np.resize([0, 1, 2, longest - 1, longest, longest + 1, 254, 255, 256, 700], 40)
     x = np.random.default_rng(3).uniform(0, 60, (2 * longest + 7, 2, 40)).astype(np.float32)

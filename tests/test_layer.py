@@ -366,6 +366,29 @@ def test_read_only_memory_is_refused() -> None:
             )
 
 
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_memory_that_is_in_use_is_refused(as_tensors: bool) -> None:
+    memory = np.ones((9, 1, 6), np.float32)
+    x, u, w = memory[:4], memory[3:7], np.ones((4, 1, 6), np.float32)
+    spikes = np.empty((4, 1, 6), bool)
+    if as_tensors:
+        x, u, w, spikes = map(torch.from_numpy, (x, u, w, spikes))
+    for backend in ("cpu", "torch"):
+        layer = Layer(models.AdEx(threshold=1.0), (6,), 1, backend=backend)
+        before = layer.state["u"]
+        with pytest.raises(
+            ValueError, match=r"^out\['u'\] shares memory with the input: give memory of its own"
+        ):
+            layer.run(x, ("spikes", "u"), out={"spikes": spikes, "u": u})
+        with pytest.raises(ValueError, match="shares memory with out"):
+            layer.run(x, ("u", "w"), out={"u": w, "w": w})
+        np.testing.assert_array_equal(layer.state["u"], before)
+        layer.run(
+            x, ("u", "w"), out={"u": memory[4:8] if not as_tensors else torch.from_numpy(memory[4:8]), "w": w}
+        )
+    assert (memory[:4] == 1).all()
+
+
 def kernel_of(layer: Layer) -> Any:
     """Return the kernel of the layer's only call so far."""
     (plan,) = layer._plans.values()
