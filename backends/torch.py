@@ -68,9 +68,6 @@ def mantissa(x):
     return ((x.view(torch.{whole}) & {mantissa_mask}) | {one_bits}).view(torch.{real})
 
 
-NO_STEPS, ONE_STEP = 0, 1
-
-
 def bind(device, by_bits, compiled):
     """Return the steps with their constants on a device, made of what is quick on a CPU, or once compiled."""
 
@@ -80,6 +77,9 @@ def bind(device, by_bits, compiled):
 
     def real(value):
         return torch.tensor(float(value), dtype=torch.{real}, device=device)
+
+    # on a CPU torch takes longer to make a tensor of a number than for a small layer's arithmetic
+    NO_STEPS, ONE_STEP = (torch.tensor(n, dtype=torch.int32) if by_bits else n for n in (0, 1))
 
     def quick(name, by_operations):
         # one compiled loop with the same bits, for twenty operations on whole tensors
