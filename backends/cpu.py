@@ -1087,9 +1087,10 @@ class _CpuKernel:
             threads = owners or min(threads, B)
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
-            if "rest_from" not in launch.scratch:
-                launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)
-            values.update(rest_from=launch.scratch["rest_from"])
+            if "rest_from" in self._table:
+                if "rest_from" not in launch.scratch:
+                    launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)
+                values.update(rest_from=launch.scratch["rest_from"])
             values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
         progress = aligned((2 + B * (owners + 2 if owners else 0), LINE // 8), "int64")
@@ -1134,11 +1135,9 @@ class _CpuKernel:
         longest = max(N // F, GROUP) if self._counters == "shared" else 0
         key = ("kwta", k, slots, longest)
         if key not in launch.scratch:
-            # threads that write into one line would wait for each other
-            most_runners, longest = (
-                -(-bytes_ // LINE) * LINE for bytes_ in (k * np.dtype(dtype).itemsize, longest)
-            )
-            most_runners //= np.dtype(dtype).itemsize
+            # rows of whole lines: threads that write into one line would wait for each other
+            per_line = LINE // np.dtype(dtype).itemsize
+            most_runners, longest = -(-k // per_line) * per_line, -(-longest // LINE) * LINE
             launch.scratch[key] = {
                 "won": np.empty((B, k, 3), np.int32),
                 "map_keys": aligned((B, F), dtype),

@@ -632,11 +632,12 @@ class Layer:
                 self._plans.clear()
             self._plans[key] = plan
         backend = self._backend
-        if out is not None:
-            outputs = {name: self._given(out, name, shape, dtype, x) for name, shape, dtype in plan.outputs}
         native = backend.take(x, self._dtype)
         if out is not None:
-            _check_apart({"the input": native, **{f"out[{name!r}]": outputs[name] for name in outputs}})
+            outputs = {name: self._given(out, name, shape, dtype, x) for name, shape, dtype in plan.outputs}
+            _check_apart(
+                {"the input": native, **{f"out[{name!r}]": array for name, array in outputs.items()}}
+            )
         self._bind(x)
         if plan.scope != self._counted_by:
             self._count_by(plan.scope, x)
@@ -814,12 +815,11 @@ def _check_apart(arrays: Mapping[str, Any]) -> None:
     spans = []
     for name, array in arrays.items():
         if hasattr(array, "data_ptr"):
-            start, size = array.data_ptr(), array.numel() * array.element_size()
+            start = array.data_ptr()
         else:
-            on_gpu = hasattr(array, "__cuda_array_interface__")
-            interface = array.__cuda_array_interface__ if on_gpu else array.__array_interface__
-            start, size = interface["data"][0], array.size * array.dtype.itemsize
-        spans.append((start, start + size, name))
+            interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+            start = interface["data"][0]
+        spans.append((start, start + array.nbytes, name))
     spans.sort()
     for (_, end, name), (start, _, other) in itertools.pairwise(spans):
         if start < end:

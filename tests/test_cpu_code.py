@@ -33,6 +33,13 @@ def assembly(program: Program) -> str:
     return backends.get("cpu").emit(program, "asm")
 
 
+def assembly_of(source: str) -> str:
+    """Return the same of a changed module."""
+    namespace: dict[str, object] = {"__name__": "changed"}
+    exec(compile(source.replace("cache=True, ", ""), "<changed>", "exec"), namespace)
+    return next(iter(namespace["run"].inspect_asm().values()))  # type: ignore[attr-defined]
+
+
 @on_x86
 @pytest.mark.parametrize("inhibition", [None, "feature"])
 @pytest.mark.parametrize("name", models.names())
@@ -57,10 +64,7 @@ def test_the_check_sees_a_loop_without_vectors() -> None:
     source = backends.get("cpu").emit(program, "source")
     serial = source.replace("i_in = x0[j]", "i_in = x0[j] + (row_u[j - 1] if j > 0 else x0[j])")
     assert serial != source
-    namespace: dict[str, object] = {"__name__": "serial"}
-    exec(compile(serial.replace("cache=True, ", ""), "<serial>", "exec"), namespace)
-    code = next(iter(namespace["run"].inspect_asm().values()))  # type: ignore[attr-defined]
-    assert len(PACKED.findall(code)) < len(PACKED.findall(assembly(program)))
+    assert len(PACKED.findall(assembly_of(serial))) < len(PACKED.findall(assembly(program)))
 
 
 @on_x86
@@ -71,9 +75,7 @@ def test_the_check_sees_a_contraction() -> None:
     source = backends.get("cpu").emit(Program.of(models.get("LIF")(threshold=1.0)), "source")
     loose = source.replace("**INNER)\ndef advance", '**INNER, fastmath={"contract"})\ndef advance')
     assert loose != source
-    namespace: dict[str, object] = {"__name__": "loose"}
-    exec(compile(loose.replace("cache=True, ", ""), "<loose>", "exec"), namespace)
-    assert CONTRACTED.search(next(iter(namespace["run"].inspect_asm().values())))  # type: ignore[attr-defined]
+    assert CONTRACTED.search(assembly_of(loose))
 
 
 @on_x86
@@ -84,12 +86,7 @@ def test_vectors_go_side_by_side(inhibition: str | None) -> None:
     source = backends.get("cpu").emit(program, "source")
     asked = f"interleaved({cpu.INTERLEAVED})"
     assert asked in source
-    namespace: dict[str, object] = {"__name__": "alone"}
-    exec(
-        compile(source.replace(asked, "interleaved(1)").replace("cache=True, ", ""), "<alone>", "exec"),
-        namespace,
-    )
-    alone = next(iter(namespace["run"].inspect_asm().values()))  # type: ignore[attr-defined]
+    alone = assembly_of(source.replace(asked, "interleaved(1)"))
     sums = re.compile(r"\bv?addps\b")
     assert len(sums.findall(assembly(program))) >= 2 * len(sums.findall(alone)) > 0
 

@@ -369,10 +369,10 @@ def test_read_only_memory_is_refused() -> None:
 @pytest.mark.parametrize("as_tensors", [False, True])
 def test_memory_that_is_in_use_is_refused(as_tensors: bool) -> None:
     memory = np.ones((9, 1, 6), np.float32)
-    x, u, w = memory[:4], memory[3:7], np.ones((4, 1, 6), np.float32)
+    x, u, behind, w = memory[:4], memory[3:7], memory[4:8], np.ones((4, 1, 6), np.float32)
     spikes = np.empty((4, 1, 6), bool)
     if as_tensors:
-        x, u, w, spikes = map(torch.from_numpy, (x, u, w, spikes))
+        x, u, behind, w, spikes = map(torch.from_numpy, (x, u, behind, w, spikes))
     for backend in ("cpu", "torch"):
         layer = Layer(models.AdEx(threshold=1.0), (6,), 1, backend=backend)
         before = layer.state["u"]
@@ -383,9 +383,7 @@ def test_memory_that_is_in_use_is_refused(as_tensors: bool) -> None:
         with pytest.raises(ValueError, match="shares memory with out"):
             layer.run(x, ("u", "w"), out={"u": w, "w": w})
         np.testing.assert_array_equal(layer.state["u"], before)
-        layer.run(
-            x, ("u", "w"), out={"u": memory[4:8] if not as_tensors else torch.from_numpy(memory[4:8]), "w": w}
-        )
+        layer.run(x, ("u", "w"), out={"u": behind, "w": w})
     assert (memory[:4] == 1).all()
 
 
