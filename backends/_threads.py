@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -20,82 +19,21 @@ LINE = 64
 #: Looks of a thread without work at the counter, about 0.1 ms of them, before it sleeps: to wake it takes as long.
 _LOOKS = 3000
 
-#: What kernels need to work together; it takes `ir`, `types`, `njit` and `intrinsic` from the text before it.
-ATOMICS = f'''\
-LINE = {LINE}
-#: Looks before a thread that waits for others lets them have its core.
-PATIENCE = 1000
-
-
-def _atomic(result, count, build):
-    # an operation on the 64-bit integer at an address, with up to two values
-    def generate(context, builder, signature, arguments):
-        return build(builder, builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), *arguments[1:])
-
-    def one(context, address):
-        return result(types.int64), generate
-
-    def two(context, address, value):
-        return result(types.int64, types.int64), generate
-
-    def three(context, address, old, new):
-        return result(types.int64, types.int64, types.int64), generate
-
-    return intrinsic((one, two, three)[count])
-
-
-_load = _atomic(types.int64, 0, lambda b, at: b.load_atomic(at, "acquire", 8, typ=ir.IntType(64)))
-_add = _atomic(types.int64, 1, lambda b, at, value: b.atomic_rmw("add", at, value, "acq_rel"))
-_replace = _atomic(
-    types.boolean, 2, lambda b, at, old, new: b.extract_value(b.cmpxchg(at, old, new, "acq_rel", "acquire"), 1)
-)
-
-
-@intrinsic
-def _pause(context):
-    """Tell the processor that this is a loop of looks."""
-
-    def generate(context, builder, signature, arguments):
-        if {platform.machine() in ("x86_64", "AMD64")}:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
-        return context.get_dummy_value()
-
-    return types.none(), generate
-
-
-{'_yield = types.ExternalFunction("sched_yield", types.int32())' if os.name == "posix" else "_yield = _pause"}
-
-
-@njit(_nrt=False)
-def wait_until(counter, least):
-    """Wait until the number at an address is at least so large."""
-    looks = 0
-    while _load(counter) < least:
-        looks += 1
-        if looks < PATIENCE:
-            _pause()
-        else:
-            _yield()
-
-
-'''
-
 _IDLE = '''\
 """Generated for threads without work. Do not edit."""
 
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-{atomics}
+from spyke_numba.backends._cpu_parts import atomic_load, pause, wait_until
+
+
 @njit("boolean(int64, int64, int64)", cache=True, nogil=True, _nrt=False)
 def changes(counter, value, looks):
     """Look at the number at an address until it is another, and return whether it is."""
     for _ in range(looks):
-        if _load(counter) != value:
+        if atomic_load(counter) != value:
             return True
-        _pause()
+        pause()
     return False
 
 
@@ -108,11 +46,9 @@ def wait(counter, least):
 
 @cache
 def _idle() -> ModuleType:
-    import llvmlite
-    import numba
+    from spyke_numba.backends._cpu_parts import COMPILER
 
-    versions = f"numba {numba.__version__} llvmlite {llvmlite.__version__}"
-    return load_module("threads", _IDLE.format(atomics=ATOMICS), versions)
+    return load_module("threads", _IDLE, COMPILER)
 
 
 class _Team:

@@ -17,7 +17,8 @@ import pytest
 from cases import neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
-from spyke_numba.backends import cpu
+from spyke_numba.backends._cpu_parts import WINDOW
+from spyke_numba.backends._cpu_source import INTERLEAVED
 from spyke_numba.engine import Program
 from spyke_numba.ops import sqrt
 
@@ -84,7 +85,7 @@ def test_vectors_go_side_by_side(inhibition: str | None) -> None:
     """The wish reaches LLVM: each operation of the loops stands there once for every vector."""
     program = Program.of(models.get("LIF")(threshold=1.0), inhibition=inhibition, compact=bool(inhibition))
     source = backends.get("cpu").emit(program, "source")
-    asked = f"interleaved({cpu.INTERLEAVED})"
+    asked = f"interleaved({INTERLEAVED})"
     assert asked in source
     alone = assembly_of(source.replace(asked, "interleaved(1)"))
     sums = re.compile(r"\bv?addps\b")
@@ -153,7 +154,7 @@ def test_programs_differ_in_what_is_compiled_only() -> None:
 @pytest.mark.parametrize("name", models.names())
 def test_steps_together_and_holds_over_windows_equal_single_steps(name: str, periods: str) -> None:
     """Several steps go together; holds that end in a window, with it, after it, or span several."""
-    longest = cpu.WINDOW
+    longest = WINDOW
     each = np.resize([0, 1, 2, longest - 1, longest, longest + 1, 254, 255, 256, 700], 40)
     x = np.random.default_rng(3).uniform(0, 60, (2 * longest + 7, 2, 40)).astype(np.float32)
     for period in [each] if periods == "each" else [3, longest + 1, 300]:

@@ -1,0 +1,533 @@
+"""What generated CPU modules are put together from: intrinsics, and the functions that are the same for every program.
+
+Their arrays are rows: a loop from 0 over a row vectorises, one from lo to hi over a matrix does not.
+
+numba's cache on the disk sees no change of what a kernel calls in another file, so `COMPILER`, which goes into the
+names of generated files, holds a digest of this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np import arrayobj
+
+from spyke_numba.backends._threads import LINE
+from spyke_numba.engine import FLOAT_FORMATS
+
+#: What compiles a generated module.
+COMPILER = " ".join(
+    [
+        f"numba {numba.__version__} llvmlite {llvmlite.__version__}",
+        f"parts {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}",
+    ]
+)
+#: Of functions that only others call: they count no references, and need no way in from Python, which would have to be
+#: compiled too.
+INNER: dict[str, Any] = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
+#: Of a neuron's last step: whether it spiked, and may win; or spiked too near to a winner.
+NOT_FIRED, FIRED, EXCLUDED = np.uint8(0), np.uint8(1), np.uint8(2)
+#: Steps in which a neuron's hold fits into a byte. A neuron without inhibition is held until a step that a byte marks,
+#: from the window's first step on; a mark that is larger than WINDOW holds to its end, and tells the step of the spike,
+#: or is BEFORE for a hold from before the window.
+WINDOW, BEFORE = 120, np.uint8(255)
+#: Cache lines that `fetch` asks for.
+FETCHED_LINES = 8
+#: Looks before a thread that waits for others lets them have its core.
+PATIENCE = 1000
+
+
+@intrinsic
+def array_at(context, address, dtype, shape):
+    """Return the memory at an address as an array; numba's own `carray` would count references to it."""
+    array = types.Array(dtype.dtype, len(shape), "C")
+
+    def generate(context, builder, signature, arguments):
+        item = context.get_abi_sizeof(context.get_data_type(array.dtype))
+        sizes = cgutils.unpack_tuple(builder, arguments[2])
+        strides = [ir.Constant(ir.IntType(64), item)]
+        for size in reversed(sizes[1:]):
+            strides.insert(0, builder.mul(strides[0], size))
+        result = arrayobj.make_array(array)(context, builder)
+        data = builder.inttoptr(arguments[0], context.get_data_type(array.dtype).as_pointer())
+        arrayobj.populate_array(result, data, sizes, strides, ir.Constant(ir.IntType(64), item), None)
+        return result._getvalue()
+
+    return array(types.int64, dtype, shape), generate
+
+
+# ---- What LLVM should know
+
+
+@intrinsic
+def use_widest_vectors(context):
+    """Let the function in which it stands use 512-bit vectors, which LLVM avoids of itself."""
+
+    def generate(context, builder, signature, arguments):
+        # llvmlite knows only attributes without a value by name; LLVM takes this one as it is written
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def rows_lie_apart(context):
+    """Promise that none of the function's arrays overlaps another, so that LLVM need not compare them at every call."""
+
+    def generate(context, builder, signature, arguments):
+        for argument in builder.function.args:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic(prefer_literal=True)
+def interleaved(context, vectors):
+    """Let so many vectors go side by side through the loop whose body ends here, each operation for all of them."""
+    count = vectors.literal_value
+
+    def generate(context, builder, signature, arguments):
+        def branch(target):
+            # the way back to the loop's head: LLVM looks there for what it should do with the loop
+            del builder.branch
+            back, module = builder.branch(target), builder.module
+            wish = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), count)])
+            loop = module.add_metadata([None, wish])
+            loop.operands = (loop, wish)
+            back.set_metadata("llvm.loop", loop)
+            return back
+
+        builder.branch = branch
+        return context.get_dummy_value()
+
+    return types.none(vectors), generate
+
+
+@intrinsic
+def fetch(context, address):
+    """Ask for the next FETCHED_LINES cache lines, into the second-level cache."""
+
+    def generate(context, builder, signature, arguments):
+        byte, flag, word = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        first = builder.inttoptr(arguments[0], byte)
+        for line in range(FETCHED_LINES):
+            place = builder.gep(first, [ir.Constant(word, line * LINE)])
+            builder.call(function, [place, *(ir.Constant(flag, value) for value in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
+
+
+# ---- Operations that elementary functions are written in
+
+
+def _llvm(name: str) -> Callable[[Any, Any], tuple[Any, Any]]:
+    # an operation on a float that LLVM knows by name
+    def operation(context, x):
+        def generate(context, builder, signature, arguments):
+            function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
+            return builder.call(function, arguments)
+
+        return x(x), generate
+
+    return intrinsic(operation)
+
+
+absolute = abs = _llvm("fabs")
+sqrt = _llvm("sqrt")
+rint = _llvm("rint")
+
+
+def _bits(kind: Any) -> tuple[ir.IntType, Callable[[str], ir.Constant]]:
+    # the integer with a float's bits, and the numbers of its format as such integers
+    layout = FLOAT_FORMATS[kind.name]
+    whole = ir.IntType(layout["bits"])
+    return whole, lambda name: ir.Constant(whole, layout[name])
+
+
+@intrinsic
+def pow2(context, n):
+    """Return 2 to the power of a whole float."""
+
+    def generate(context, builder, signature, arguments):
+        whole, number = _bits(n)
+        biased = builder.add(builder.fptosi(arguments[0], whole), number("bias"))
+        return builder.bitcast(builder.shl(biased, number("mantissa_bits")), arguments[0].type)
+
+    return n(n), generate
+
+
+@intrinsic
+def exponent(context, x):
+    """Return the whole part of the logarithm of a positive float to the base 2."""
+
+    def generate(context, builder, signature, arguments):
+        whole, number = _bits(x)
+        biased = builder.ashr(builder.bitcast(arguments[0], whole), number("mantissa_bits"))
+        return builder.sitofp(builder.sub(biased, number("bias")), arguments[0].type)
+
+    return x(x), generate
+
+
+@intrinsic
+def mantissa(context, x):
+    """Return a positive float over 2 to the power of its exponent."""
+
+    def generate(context, builder, signature, arguments):
+        whole, number = _bits(x)
+        kept = builder.and_(builder.bitcast(arguments[0], whole), number("mantissa_mask"))
+        return builder.bitcast(builder.or_(kept, number("one_bits")), arguments[0].type)
+
+    return x(x), generate
+
+
+@njit(forceinline=True, **INNER)
+def where(condition, a, b):
+    return a if condition else b
+
+
+@intrinsic
+def chosen(context, condition, a, b):
+    """Choose without a branch, which could take the load of a value with it."""
+    return a(condition, a, a), lambda context, builder, signature, arguments: builder.select(*arguments)
+
+
+@intrinsic
+def larger(context, a, b):
+    """Return the larger of two keys; said to be no NaN, and -0 to be as good as 0, so that a maximum vectorises."""
+
+    def generate(context, builder, signature, arguments):
+        known = ("nnan", "nsz")
+        first = builder.fcmp_ordered(">", *arguments, flags=known)
+        return builder.select(first, *arguments, flags=known)
+
+    return a(a, b), generate
+
+
+# ---- Rows
+
+
+def _each(values, j):
+    raise NotImplementedError("only compiled")
+
+
+@overload(_each, jit_options=INNER)
+def _compiled_each(values, j):
+    if isinstance(values, types.Array):
+        return lambda values, j: values[j]
+    return lambda values, j: values
+
+
+@njit(**INNER)
+def copy(row, out):
+    for j in range(row.size):
+        out[j] = row[j]
+
+
+@njit(error_model="numpy", **INNER)
+def copy_reset(u, fired, v_reset, out):
+    """Copy potentials as they are after the reset, to one number or to each neuron's own."""
+    for j in range(u.size):
+        out[j] = _each(v_reset, j) if fired[j] != NOT_FIRED else u[j]
+
+
+@njit(forceinline=True, **INNER)
+def mark_of(period, now):
+    """Return the mark of a spike in step `now` of the window; a period of 255 stands for all that are longer."""
+    fits = period <= np.uint8(WINDOW - 1 - now)
+    return where(fits, np.uint8(period + np.uint8(now + 1)), np.uint8(WINDOW + 1 + now))
+
+
+@njit(**INNER)
+def begin_window(r, marks):
+    """Turn counters into marks."""
+    for j in range(r.size):
+        marks[j] = np.uint8(r[j]) if r[j] <= WINDOW else BEFORE
+
+
+@njit(**INNER)
+def end_window(marks, n, periods, before, r):
+    """Turn marks after n steps of the window into counters, `before` being those at its begin."""
+    for j in range(marks.size):
+        m = np.int32(marks[j])
+        within = max(np.int32(m - n), NO_STEPS)
+        beyond = np.int32(before[j] - n) if m == BEFORE else np.int32(_each(periods, j) + m - WINDOW - n)
+        r[j] = within if m <= WINDOW else beyond
+
+
+@njit(**INNER)
+def remaining(until, t, out):
+    """Turn the steps until which sets are held into counters of those from step t on."""
+    for j in range(until.size):
+        out[j] = max(np.int32(until[j] - t), NO_STEPS)
+
+
+@njit(**INNER)
+def held_at(until, t, held):
+    """Tell which sets are held at step t."""
+    for j in range(until.size):
+        held[j] = np.uint8(until[j] > np.int32(t))
+
+
+# ---- The choice of winners
+
+
+@njit(error_model="numpy", **INNER)
+def largest(keys, lowest):
+    use_widest_vectors()
+    best = lowest
+    for j in range(keys.size):
+        best = larger(keys[j], best)
+    return best
+
+
+@njit(error_model="numpy", **INNER)
+def largest_fired(u, fired, lowest):
+    use_widest_vectors()
+    best = lowest
+    for j in range(u.size):
+        best = larger(chosen(fired[j] == FIRED, u[j], lowest), best)
+    return best
+
+
+@njit(error_model="numpy", **INNER)
+def copy_fired(u, fired, lowest, keys):
+    for j in range(u.size):
+        keys[j] = u[j] if fired[j] == FIRED else lowest
+
+
+def _search(flagged: bool) -> Callable[..., Any]:
+    # a vector at a time, since a loop that stops would compare one after the other
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0].dtype
+        count, width = 512 // kind.bitwidth, kind.bitwidth // 8
+        array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        (size,) = cgutils.unpack_tuple(builder, array.shape)
+        flags = (
+            arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data if flagged else None
+        )
+        real, word, byte = context.get_data_type(kind), ir.IntType(64), ir.IntType(8)
+        vector, bytes_of_it = ir.VectorType(real, count), ir.VectorType(byte, count)
+        wanted = ir.Constant(vector, ir.Undefined)
+        for lane in range(count):
+            wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
+        before = builder.block
+        whole_vectors, compare, after, singles, single, next_single, end = (
+            builder.append_basic_block(name)
+            for name in ("vectors", "compare", "after", "singles", "single", "next", "end")
+        )
+        full = builder.and_(size, ir.Constant(word, -count))
+        builder.branch(whole_vectors)
+
+        def equal(at, kind, kind_of_flags, ones, align):
+            place = builder.bitcast(builder.gep(array.data, [at]), kind.as_pointer())
+            same = builder.fcmp_ordered(
+                "==", builder.load(place, align=align), wanted if ones > 1 else arguments[1]
+            )
+            if flags is None:
+                return same
+            place = builder.bitcast(builder.gep(flags, [at]), kind_of_flags.as_pointer())
+            fired = ir.Constant(kind_of_flags, [int(FIRED)] * ones if ones > 1 else int(FIRED))
+            return builder.and_(same, builder.icmp_unsigned("==", builder.load(place, align=1), fired))
+
+        builder.position_at_end(whole_vectors)
+        at = builder.phi(word)
+        at.add_incoming(ir.Constant(word, 0), before)
+        builder.cbranch(builder.icmp_signed("<", at, full), compare, singles)
+        builder.position_at_end(compare)
+        mask = builder.bitcast(equal(at, vector, bytes_of_it, count, width), ir.IntType(count))
+        at.add_incoming(builder.add(at, ir.Constant(word, count)), compare)
+        none = builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
+        builder.cbranch(none, whole_vectors, after)
+        builder.position_at_end(after)
+        lane = builder.zext(builder.cttz(mask, ir.Constant(ir.IntType(1), 1)), word)
+        in_vector = builder.add(at, lane)
+        builder.branch(end)
+
+        builder.position_at_end(singles)
+        one = builder.phi(word)
+        one.add_incoming(full, whole_vectors)
+        builder.cbranch(builder.icmp_signed("<", one, size), single, end)
+        builder.position_at_end(single)
+        builder.cbranch(equal(one, real, byte, 1, width), end, next_single)
+        builder.position_at_end(next_single)
+        one.add_incoming(builder.add(one, ir.Constant(word, 1)), next_single)
+        builder.branch(singles)
+        builder.position_at_end(end)
+        found = builder.phi(word)
+        found.add_incoming(in_vector, after)
+        found.add_incoming(one, single)
+        found.add_incoming(ir.Constant(word, -1), singles)
+        return found
+
+    return generate
+
+
+@intrinsic
+def first_place(context, keys, key):
+    """Return the first place of a key, or -1."""
+    return types.int64(keys, key), _search(False)
+
+
+@intrinsic
+def first_fired(context, u, key, fired):
+    """Return the first place of a potential among those that fired, or -1."""
+    return types.int64(u, key, fired), _search(True)
+
+
+@njit(error_model="numpy", **INNER)
+def enters(key, front_runners):
+    """Return whether fewer maps than can win have had a larger key so far; the smallest then makes room."""
+    if key < front_runners[0]:
+        return False
+    i = 0
+    while i + 1 < front_runners.size and front_runners[i + 1] < key:
+        front_runners[i] = front_runners[i + 1]
+        i += 1
+    front_runners[i] = key
+    return True
+
+
+@njit(forceinline=True, **INNER)
+def near(a, b, radius):
+    return a - b <= radius and b - a <= radius
+
+
+@njit(error_model="numpy", **INNER)
+def select(u, fired, map_keys, map_places, k, radius, W, size, won, lowest):
+    """Choose up to k winners, as (map, row, column) each, and return how many there are.
+
+    A map's key is an upper bound, made exact only for a map that reaches the front.
+    """
+    n = 0
+    while n < k:
+        best = largest(map_keys, lowest)
+        if best == lowest:
+            break
+        front = first_place(map_keys, best)
+        place = map_places[front]
+        own_u, own_fired = u[front * size : front * size + size], fired[front * size : front * size + size]
+        if place < 0:
+            place = first_fired(own_u, best, own_fired)
+        allowed = True
+        if radius > 0:
+            for q in range(n):
+                if near(place // W, won[q, 1], radius) and near(place % W, won[q, 2], radius):
+                    allowed = False
+                    for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                        for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                            if own_fired[row * W + column] == FIRED:
+                                own_fired[row * W + column] = EXCLUDED
+        if not allowed:
+            map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
+            continue
+        map_keys[front] = lowest
+        won[n, 0] = front
+        won[n, 1] = place // W
+        won[n, 2] = place % W
+        n += 1
+    return n
+
+
+# ---- Threads that work together
+
+
+def _atomic(result, count, build):
+    # an operation on the 64-bit integer at an address, with up to two values
+    def generate(context, builder, signature, arguments):
+        return build(builder, builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), *arguments[1:])
+
+    def one(context, address):
+        return result(types.int64), generate
+
+    def two(context, address, value):
+        return result(types.int64, types.int64), generate
+
+    def three(context, address, old, new):
+        return result(types.int64, types.int64, types.int64), generate
+
+    return intrinsic((one, two, three)[count])
+
+
+atomic_load = _atomic(types.int64, 0, lambda b, at: b.load_atomic(at, "acquire", 8, typ=ir.IntType(64)))
+atomic_add = _atomic(types.int64, 1, lambda b, at, value: b.atomic_rmw("add", at, value, "acq_rel"))
+atomic_replace = _atomic(
+    types.boolean,
+    2,
+    lambda b, at, old, new: b.extract_value(b.cmpxchg(at, old, new, "acq_rel", "acquire"), 1),
+)
+
+
+@intrinsic
+def pause(context):
+    """Tell the processor that this is a loop of looks."""
+
+    def generate(context, builder, signature, arguments):
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+_yield = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else pause
+
+
+@njit(**INNER)
+def wait_until(counter, least):
+    """Wait until the number at an address is at least so large."""
+    looks = 0
+    while atomic_load(counter) < least:
+        looks += 1
+        if looks < PATIENCE:
+            pause()
+        else:
+            _yield()
+
+
+@njit(**INNER)
+def claim(turns, t, me, owners, pieces):
+    """Return a piece of step t that nobody has yet: of one's own, which are in one's cache, then of another's; or -1.
+
+    The counts go on from step to step, so that a thread which comes late finds everything taken, and does no harm.
+    """
+    for i in range(owners):
+        owner = (me + i) % owners
+        lo, hi = pieces * owner // owners, pieces * (owner + 1) // owners
+        taken = atomic_load(turns + owner * LINE)
+        while taken < (t + 1) * (hi - lo):
+            if atomic_replace(turns + owner * LINE, taken, taken + 1):
+                return lo + taken - t * (hi - lo)
+            taken = atomic_load(turns + owner * LINE)
+    return -1
+
+
+@njit(**INNER)
+def completes(turns, t, owners, done, pieces):
+    """Count pieces as done, and return whether they were the last of step t."""
+    return atomic_add(turns + owners * LINE, done) + done == (t + 1) * pieces
+
+
+@njit(**INNER)
+def next_step(turns, owners):
+    atomic_add(turns + (owners + 1) * LINE, 1)

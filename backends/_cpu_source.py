@@ -1,0 +1,569 @@
+"""Writes the CPU backend's modules: rows of neurons, and the loop over samples, steps, tiles or maps around them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spyke_numba.engine import RECORDS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
+
+#: Steps by which a neuron is advanced before the next one is: several streams of input hide the memory's latency, and
+#: the state goes through the registers once.
+TOGETHER = 4
+#: Neurons that are advanced before more of the input is asked for, and how far ahead that lies.
+BLOCK, AHEAD = 512, 1024
+#: Vectors of neurons that go side by side through a row, each operation for all of them. An operation that waits takes
+#: one of the few places from which the processor chooses what to do next, and a single vector's would fill them all.
+INTERLEAVED = 4
+
+_HEADER = '''\
+"""Generated for {label}. Do not edit."""
+
+import numpy as np
+from numba import njit
+
+from spyke_numba.backends._cpu_parts import (
+    FETCHED_LINES,
+    FIRED,
+    INNER,
+    LINE,
+    NO_STEPS,
+    NOT_FIRED,
+    ONE_STEP,
+    WINDOW,
+    abs,
+    array_at,
+    atomic_add,
+    begin_window,
+    chosen,
+    claim,
+    completes,
+    copy,
+    copy_fired,
+    copy_reset,
+    end_window,
+    enters,
+    exponent,
+    fetch,
+    first_fired,
+    held_at,
+    interleaved,
+    larger,
+    largest_fired,
+    mantissa,
+    mark_of,
+    next_step,
+    pow2,
+    remaining,
+    rint,
+    rows_lie_apart,
+    select,
+    sqrt,
+    use_widest_vectors,
+    wait_until,
+    where,
+)
+
+real = np.{dtype}
+LOWEST_KEY = real(-np.inf)
+'''
+
+# an explicit signature: it is compiled, or comes from the disk, when the module is loaded
+_JIT = '@njit("void(int64[::1], int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
+_JIT_ROW = '@njit(error_model="numpy", **INNER)'
+# a map is short: to call a function with its dozens of arguments would take a tenth of its time
+_JIT_MAP = '@njit(error_model="numpy", forceinline=True, **INNER)'
+_JIT_HELPER = "@njit(forceinline=True, **INNER)"
+
+_FREE = """\
+tiles = (N + tile - 1) // tile
+{marks}
+while True:
+    item = atomic_add(progress, 1)
+    if item >= B * tiles:
+        break
+    b = item // tiles
+    lo = (item % tiles) * tile
+    hi = min(lo + tile, N)
+    for first in range(0, steps, WINDOW):
+        last = min(first + WINDOW, steps)
+        {begin_window}
+        t = first
+        while t < last:
+            if together > 0 and last - t >= {times}:
+                {advance_together}
+                t += {times}
+            else:
+                {advance}
+                {record}
+                t += 1
+        {end_window}
+"""
+
+_COMPETING = """\
+size = H * W
+F = N // size
+# maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
+group = grouped // size if size < grouped // 8 else 1
+row = group * size if size <= grouped else grouped
+front_runners, lowest = front_runners_of[me, :k], lowest_key[0]
+# with many winners it takes longer to tell whether a map can win than to find its place
+prune = k <= 32
+{prepare}
+b = -1
+while True:
+    # samples one after the other where threads share each, else whichever has not been taken
+    b = b + 1 if owners > 0 else atomic_add(progress, 1)
+    if b >= B:
+        break
+    turns_b = progress + (2 + b * (owners + 2)) * LINE
+    for t in range(steps):
+        piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
+        done = 0
+        if piece >= 0:
+            {tiling}
+            front_runners[:] = LOWEST_KEY
+        while piece >= 0:
+            first_map, last_map = F * piece // pieces, F * (piece + 1) // pieces
+            f = first_map
+            while f < last_map:
+                end = min(f + group, last_map)
+                {alike}
+                {rest}
+                best, best_place = LOWEST_KEY, -1
+                for lo in range(f * size, end * size, row):
+                    hi, offset = min(lo + row, end * size), lo - f * size
+                    {next_at}
+                    best_of_row = {advance}
+                    {record}
+                    if size > row:
+                        if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
+                            best_place = offset + first_fired(g_u[b, lo:hi], best_of_row, fired[b, lo:hi])
+                    best = larger(best_of_row, best)
+                if size > row:
+                    map_keys[b, f], map_places[b, f] = best, best_place
+                    if prune and best > LOWEST_KEY:
+                        enters(best, front_runners)
+                    f = end
+                    continue
+                if size == 1:
+                    # a population: each neuron is a map of its own
+                    copy_fired(g_u[b, lo:hi], fired[b, lo:hi], lowest, map_keys[b, lo:hi])
+                    map_places[b, lo:hi] = 0
+                    f = end
+                    continue
+                for g in range(f, end):
+                    map_keys[b, g], map_places[b, g] = best, -1
+                    if best > LOWEST_KEY:
+                        u_of_g, fired_of_g = g_u[b, g * size:(g + 1) * size], fired[b, g * size:(g + 1) * size]
+                        if end - f > 1:
+                            map_keys[b, g] = largest_fired(u_of_g, fired_of_g, lowest)
+                        if not prune or enters(map_keys[b, g], front_runners):
+                            map_places[b, g] = first_fired(u_of_g, map_keys[b, g], fired_of_g)
+                f = end
+            done += 1
+            piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
+        concludes = owners == 0 or (done > 0 and completes(turns_b, t, owners, done, pieces))
+        if not concludes:
+            wait_until(turns_b + (owners + 1) * LINE, t + 1)
+            continue
+        n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
+        for q in range(n):
+            front = won[b, q, 0]
+            place = won[b, q, 1] * W + won[b, q, 2]
+            period = {period}
+            start, stop, stride = {inhibited}
+            for j in range(start, stop, stride):
+                g_r[b, j] = max(g_r[b, j], period)
+                {rests}
+        if winners.shape[0] > 0:
+            for q in range(k):
+                for i in range(3):
+                    winners[t, b, q, i] = won[b, q, i] if q < n else -1
+        if out_refractory.shape[0] > 0:
+            for j in range(N):
+                out_refractory[t, b, j] = {counter}
+        {settle}
+        if owners > 0:
+            next_step(turns_b, owners)
+"""
+
+#: Where the input goes on after a row: of the next map, or of the first one in the next step, of the sample or of the
+#: only piece that the thread has of it.
+_NEXT_MAP = """\
+next_at = 0
+if fetches > 0:
+    again = hi == last_map * size and (pieces <= max(owners, 1) or hi == N)
+    following = first_map * size if again else hi
+    if {wanted}:
+        next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
+"""
+
+#: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
+_ALIKE = """\
+held, resting = g_r[b, f] > t, t >= rest_from[b, f]
+for g in range(f + 1, end):
+    if (g_r[b, g] > t) != held or (held and (t >= rest_from[b, g]) != resting):
+        end = g
+        break
+"""
+
+#: Held maps need neither input nor membrane, and lie at rest from the first such step on. Nothing is written that
+#: another thread reads at every step: the line that holds it would go from one core to the other and back.
+_REST = """\
+if g_r[b, {set}] > t:
+    for lo in range(f * size, end * size, row):
+        hi = min(lo + row, end * size)
+        if t >= rest_from[b, {set}]:
+            {stay}
+        else:
+            {rest}
+        {record}
+    for g in range(f, end):
+        if map_keys[b, g] != LOWEST_KEY:
+            map_keys[b, g] = LOWEST_KEY
+    f = end
+    continue
+"""
+
+#: While a block of neurons is advanced, the input of a later one is on its way.
+_FETCHING = f"""\
+best = lowest
+if next_at == 0:
+    return {{inner}}({{whole}})
+for at in range(0, x0.size, {BLOCK}):
+    to = min(at + {BLOCK}, x0.size)
+    later = at + {AHEAD}
+    place = row_at + later * {{item}}
+    if later >= x0.size:
+        place = next_at + (later - x0.size) * {{item}}
+    for line in range(0, (to - at) * {{item}}, FETCHED_LINES * LINE):
+        fetch(place + line)
+    best = larger({{inner}}({{part}}), best)
+return best
+"""
+
+#: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
+_INHIBITED = {
+    ("feature", False): "front * size, (front + 1) * size, 1",
+    ("location", False): "place, F * size, size",
+    ("global", False): "0, F * size, 1",
+    ("feature", True): "front, front + 1, 1",
+    ("location", True): "place, place + 1, 1",
+    ("global", True): "0, 1, 1",
+}
+
+#: The counter of neuron j.
+_COUNTER = {
+    ("feature", False): "j",
+    ("location", False): "j",
+    ("global", False): "j",
+    ("feature", True): "j // size",
+    ("location", True): "j % size",
+    ("global", True): "0",
+}
+
+
+def _filled(template: str, **blocks: list[str]) -> list[str]:
+    # The lines of a template; a block of several lines, or none, stands alone in its line and takes its indentation.
+    lines = []
+    for line in template.splitlines():
+        indent, name = line[: len(line) - len(line.lstrip())], line.strip()[1:-1]
+        if name in blocks and line.strip() == f"{{{name}}}":
+            lines += [indent + block_line for block_line in blocks[name]]
+        else:
+            single = {name: block[0] for name, block in blocks.items() if len(block) == 1}
+            lines.append(line.format(**single))
+    return lines
+
+
+#: Progress holds who has taken what, and who has ended.
+_END = """\
+if me > 0:
+    atomic_add(progress + LINE, 1)
+"""
+
+
+def _body(lines: list[str]) -> list[str]:
+    return [*(f"    {line}" for line in [*lines, *_END.splitlines()]), ""]
+
+
+class ModuleSource:
+    """Writes a program's module: rows of neurons first, then the loop over samples, steps and tiles or maps.
+
+    `table` says what the function ``run`` is given, and `counters` how it holds neurons.
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.writer = Writer()
+        self.scalars = [f"p_{name}" for name in program.scalars]
+        self.varying_period = REFRACTORY in program.varying
+        #: Recorded arrays by name, and their types: what the rows write of themselves, and what is copied after them.
+        self.written = {name: "np.bool_" if name == "spikes" else "real" for name in program.records}
+        self.copied = {**dict.fromkeys(program.states, "real"), "refractory": "np.int32"}
+        #: Bytes of a potential.
+        self.item = np.dtype(program.dtype).itemsize
+        self.counters: Counters = "own"
+        if program.compact:
+            self.counters = "shared" if program.inhibition == "location" else "free"
+        elif program.inhibition is None:
+            self.counters = "until"
+
+    def row(self, name: str, counters: Counters, times: int = 1, at_rest: bool = False) -> list[str]:
+        # a function that advances the neurons of one row by one step, or by so many before it goes to the next
+        program, steps = self.program, range(times)
+        spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
+        arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
+        arguments += ["row_fired"] if program.inhibition is not None else []
+        arguments += ["row_r"] if counters in ("own", "until", "shared") else []
+        arguments += [f"row_out_{name}{i}" for i in steps for name in program.records]
+        arguments += [f"row_p_{constant}" for constant in program.arrays]
+        rows = list(arguments)
+        arguments += self.scalars
+        arguments += ["now0", "row_period"] if counters == "until" else []
+        # not as a constant: LLVM would merge the choice of the key with the maximum, and then find no maximum
+        arguments += ["lowest"] if competes else []
+        before = ["best = lowest"] if competes else []
+        body = [f"s_{state} = row_{state}[j]" for state in program.states]
+        body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
+        body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
+        if at_rest:
+            # as the step before has left it, and leaves it again
+            body.append("s_u = p_resting_potential")
+            body += ["s_u = where(s_u < p_floor, p_floor, s_u)"] if program.floor else []
+        elif program.inhibition is not None:
+            body.append("s_u = chosen(row_fired[j] != NOT_FIRED, p_v_reset, s_u)")
+        for i in steps:
+            body.append(f"i_in = x{i}[j]")
+            if counters == "until":
+                before.append(f"now{i} = np.uint8(now0 + {i})")
+                # what does not vary is computed once
+                marks, period = (body, "row_period[j]") if self.varying_period else (before, "row_period[0]")
+                marks.append(f"mark{i} = mark_of({period}, now{i})")
+                body.append(f"now = now{i}")
+            body += step_lines(program, self.writer, counters)
+            body += [f"r = where(spiked, mark{i}, r)"] if counters == "until" else []
+            nothing = self.writer.constant(0.0)
+            quiet = {**dict.fromkeys(RECORDS, nothing), "spikes": "False", "u_pre": "new_u"}
+            for record in program.records:
+                body.append(f"row_out_{record}{i}[j] = {(RECORDS if spikes else quiet)[record]}")
+        kept = ("u",) if competes or at_rest else ()
+        body += [f"row_{state}[j] = s_{state}" for state in program.states if state not in kept]
+        body += ["row_r[j] = r"] if counters in ("own", "until") else []
+        if competes:
+            # the potential is the key of a neuron that spiked, and is reset by the next step
+            body += ["row_u[j] = new_u", "row_fired[j] = spiked"]
+            body.append("best = larger(chosen(spiked, new_u, lowest), best)")
+        elif program.inhibition is not None and not at_rest:
+            body.append("row_fired[j] = NOT_FIRED")
+        body += [f"interleaved({INTERLEAVED})"] if counters != "held" else []
+        inner = f"{name}_block" if competes else name
+        lines = [_JIT_MAP if competes else _JIT_ROW, f"def {inner}({', '.join(arguments)}):"]
+        lines += ["    use_widest_vectors()", "    rows_lie_apart()"]
+        lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
+        lines += [f"        {line}" for line in body]
+        if not competes:
+            return [*lines, "", ""]
+        whole = ", ".join(arguments)
+        part = ", ".join(f"{name}[at:to]" if name in rows else name for name in arguments)
+        fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)])
+        lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, row_at, next_at):"]
+        return [*lines, *(f"    {line}" for line in fetching), "", ""]
+
+    def call(self, name: str, counters: Counters, times: int = 1) -> str:
+        # a call of such a function for the neurons lo to hi
+        program = self.program
+        at = ["t"] + [f"t + {i}" for i in range(1, times)]
+        arguments = [f"x[({t}) % x.shape[0], b, lo:hi]" for t in at]
+        arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
+        arguments += ["fired[b, lo:hi]"] if program.inhibition is not None else []
+        own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
+        arguments += {**own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(counters, [])
+        arguments += [
+            f"out_{name}[({t}) % out_{name}.shape[0], b, lo:hi]" for t in at for name in program.records
+        ]
+        arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
+        if counters == "until":
+            arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
+        if counters != "held" and program.inhibition is not None:
+            arguments += ["lowest", f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
+        return f"{name}({', '.join(arguments)})"
+
+    @property
+    def v_reset(self) -> str:
+        """The potential after a spike: a number, or the neurons' own at the places to be filled in."""
+        arrays = self.program.arrays
+        return f"arrays[{arrays.index('v_reset')}, {{}}]" if "v_reset" in arrays else "p_v_reset"
+
+    def end_window(self, step: str, out: str) -> str:
+        # a call of what turns marks into counters
+        periods = f"periods[{'lo:hi' if self.varying_period else '0'}]"
+        return f"end_window(marks[:hi - lo], {step} - first, {periods}, g_r[b, lo:hi], {out})"
+
+    def copies(self) -> list[str]:
+        # record what stands in the state of the neurons lo to hi
+        lines = []
+        for state in self.program.states:
+            copied = f"copy(g_{state}[b, lo:hi], out_{state}[t, b, lo:hi])"
+            if state == "u" and self.program.inhibition is not None:
+                reset = self.v_reset.format("lo:hi")
+                copied = f"copy_reset(g_u[b, lo:hi], fired[b, lo:hi], {reset}, out_u[t, b, lo:hi])"
+            lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
+        if self.program.inhibition is None:
+            out = "out_refractory[t, b, lo:hi]"
+            copied = f"copy(g_r[b, lo:hi], {out})"
+            if self.counters == "until":
+                copied = self.end_window("t + 1", out)
+            lines += ["if out_refractory.shape[0] > 0:", f"    {copied}"]
+        return lines
+
+    @property
+    def table(self) -> dict[str, str | None]:
+        """What the table of a launch holds, in order: integers, and addresses of arrays with their dtype and shape."""
+        program = self.program
+        scalars, arrays = len(program.scalars), len(program.arrays)
+        integers = "B N sets periods_given steps steps_of_x progress"
+        table: dict[str, str | None] = dict.fromkeys(integers.split())
+        states = {f"g_{state}": "real, (B, N)" for state in program.states}
+        table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
+        table.update(
+            scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)", x="real, (steps_of_x, B, N)"
+        )
+        for output, dtype in {**self.written, **self.copied}.items():
+            table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
+        if program.inhibition is None:
+            table.update(dict.fromkeys(["tile", "slots", "together"]))
+            return {
+                **table,
+                "byte_periods": "np.uint8, (periods_given,)",
+                "marks_of": "np.uint8, (slots, tile)",
+            }
+        integers = "k radius H W grouped maps pieces owners slots most_runners longest fetches"
+        table.update(dict.fromkeys(integers.split()))
+        table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
+        table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
+        table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
+        table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
+        # what a thread has for itself; memory that numba manages would have its references counted at every map
+        table.update(front_runners_of="real, (slots, most_runners)", held_of="np.uint8, (slots, longest)")
+        return table
+
+    def head(self) -> list[str]:
+        lines = [_JIT, "def run(at, me):", "    use_widest_vectors()"]
+        for i, (name, array) in enumerate(self.table.items()):
+            lines.append(
+                f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
+            )
+        lines.append(f"    x_at = at[{list(self.table).index('x')}]")
+        return [*lines, *(f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars))]
+
+    def free(self) -> list[str]:
+        # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
+        counters = self.counters
+        blocks: dict[str, list[str]] = {"marks": [], "begin_window": [], "end_window": []}
+        if counters == "until":
+            blocks["marks"] = ["marks = marks_of[me]"]
+            blocks["begin_window"] = ["begin_window(g_r[b, lo:hi], marks[:hi - lo])"]
+            blocks["end_window"] = [self.end_window("last", "g_r[b, lo:hi]")]
+        functions = self.row("advance", counters)
+        functions += self.row("advance_together", counters, TOGETHER)
+        loop = _filled(
+            _FREE,
+            times=[str(TOGETHER)],
+            advance_together=[self.call("advance_together", counters, TOGETHER)],
+            advance=[self.call("advance", counters)],
+            record=self.copies(),
+            **blocks,
+        )
+        return [*functions, *self.head(), *_body(loop)]
+
+    def competing(self) -> list[str]:
+        # groups of maps one after the other, then the winners; threads that share a sample ask for each alone
+        program, counters = self.program, self.counters
+        scope, compact = program.inhibition, program.compact
+        assert scope is not None
+        functions = self.row("advance", counters)
+        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "next_at")
+        blocks: dict[str, list[str]] = {name: [] for name in names}
+        sets: list[str] = []
+        if counters == "free":
+            # of map f, or of the whole sample
+            sets = ["f" if scope == "feature" else "0"]
+            functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
+            blocks["alike"] = _ALIKE.splitlines() if "f" in sets else []
+            blocks["rest"] = _filled(
+                _REST,
+                set=sets,
+                rest=[self.call("rest", "held")],
+                stay=[self.call("stay", "held")],
+                record=self.copies(),
+            )
+            # from the second step that it is held on
+            blocks["rests"] = ["rest_from[b, j] = t + 2"]
+        # held maps need no input
+        wanted = "g_r[b, following // size] <= t + again" if "f" in sets else "True"
+        blocks["next_at"] = _filled(_NEXT_MAP, wanted=[wanted], item=[str(self.item)])
+        if counters == "shared":
+            blocks["prepare"] = ["held_r = held_of[me]"]
+            blocks["tiling"] = [
+                "held_at(g_r[b], t, held_r[:size])",
+                "for i in range(1, group):",
+                "    copy(held_r[:size], held_r[i * size:i * size + size])",
+            ]
+        period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
+        counter = f"g_r[b, {_COUNTER[scope, compact]}]"
+        if compact:
+            # sets are held until a step: what is not counted down need not go from one core's cache to another's
+            period = f"np.int32(t + 1 + {period})"
+            counter = f"max(np.int32({counter} - t - 1), NO_STEPS)"
+            ends = ["g_r"] + ["rest_from"] * (counters == "free")
+            blocks["settle"] = [
+                "if t + 1 == steps:",
+                *(f"    remaining({n}[b], steps, {n}[b])" for n in ends),
+            ]
+        loop = _filled(
+            _COMPETING,
+            **blocks,
+            advance=[self.call("advance", counters)],
+            record=self.copies(),
+            period=[period],
+            inhibited=[_INHIBITED[scope, compact]],
+            counter=[counter],
+        )
+        return [*functions, *self.head(), *_body(loop)]
+
+    def text(self) -> str:
+        """Return the module's text; its function ``run`` advances samples, or tiles of them, by all steps."""
+        program = self.program
+        body = self.free() if program.inhibition is None else self.competing()
+        lines = [line for line in body if not line.startswith("@")]
+        helpers = helper_lines(lines, program.dtype, self.writer, _JIT_HELPER)
+        return _module(program.label, program.dtype, self.writer, helpers, body)
+
+
+_ELEMENTWISE = """\
+@njit("void(int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)
+def run(source, target, size):
+    use_widest_vectors()
+    x, y = array_at(source, real, (size,)), array_at(target, real, (size,))
+    for j in range(size):
+        y[j] = {name}(x[j])
+        interleaved({vectors})
+"""
+
+
+def elementwise_source(name: str, dtype: str) -> str:
+    """Return the text of a module whose function ``run`` takes an elementary function of many numbers."""
+    writer = Writer()
+    helpers = helper_lines([f"y = {name}(x)"], dtype, writer, _JIT_HELPER)
+    loop = _ELEMENTWISE.format(name=name, vectors=INTERLEAVED).splitlines()
+    return _module(f"{name}_{dtype}", dtype, writer, helpers, loop)
+
+
+def _module(label: str, dtype: str, writer: Writer, helpers: list[str], body: list[str]) -> str:
+    constants = [f"{name} = real({_literal(value)})" for value, name in writer.constants.items()]
+    return "\n".join([_HEADER.format(label=label, dtype=dtype), *constants, "", "", *helpers, "", *body, ""])
+
+
+def _literal(value: str) -> str:
+    return f'"{value}"' if value in ("inf", "-inf", "nan") else value
