@@ -130,14 +130,15 @@ while True:
                 {alike}
                 {rest}
                 best, best_place = LOWEST_KEY, -1
-                for lo in range(f * size, end * size, row):
-                    hi, offset = min(lo + row, end * size), lo - f * size
+                lo = hi = f * size
+                while hi < end * size:
+                    lo, hi = hi, min(hi + row, end * size)
                     {next_at}
                     best_of_row = {advance}
                     {record}
                     if size > row:
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            best_place = offset + first_fired(g_u[b, lo:hi], best_of_row, fired[b, lo:hi])
+                            best_place = lo - f * size + first_fired(g_u[b, lo:hi], best_of_row, fired[b, lo:hi])
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -193,9 +194,9 @@ _NEXT_MAP = """\
 next_at = 0
 if fetches > 0:
     again = hi == last_map * size and (pieces <= max(owners, 1) or hi == N)
-    following = first_map * size if again else hi
+    following = first_map if again else end if hi == end * size else f
     if {wanted}:
-        next_at = x_at + ((t + again) * B * N + b * N + following) * {item}
+        next_at = x_at + ((t + again) * B * N + b * N + (first_map * size if again else hi)) * {item}
 """
 
 #: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
@@ -211,8 +212,9 @@ for g in range(f + 1, end):
 #: another thread reads at every step: the line that holds it would go from one core to the other and back.
 _REST = """\
 if g_r[b, {set}] > t:
-    for lo in range(f * size, end * size, row):
-        hi = min(lo + row, end * size)
+    hi = f * size
+    while hi < end * size:
+        lo, hi = hi, min(hi + row, end * size)
         if t >= rest_from[b, {set}]:
             {stay}
         else:
@@ -374,14 +376,12 @@ class ModuleSource:
         # a call of such a function for the neurons lo to hi
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
-        arguments = [f"x[({t}) % x.shape[0], b, lo:hi]" for t in at]
+        arguments = [f"x[({t}) & steps_given, b, lo:hi]" for t in at]
         arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
         arguments += ["fired[b, lo:hi]"] if program.inhibition is not None else []
         own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
-        arguments += {**own, "shared": ["held_r[offset:offset + hi - lo]"]}.get(counters, [])
-        arguments += [
-            f"out_{name}[({t}) % out_{name}.shape[0], b, lo:hi]" for t in at for name in program.records
-        ]
+        arguments += {**own, "shared": ["held_r[lo - f * size:hi - f * size]"]}.get(counters, [])
+        arguments += [f"out_{name}[({t}) & rows_of_{name}, b, lo:hi]" for t in at for name in program.records]
         arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
             arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
@@ -455,6 +455,13 @@ class ModuleSource:
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
             )
         lines.append(f"    x_at = at[{list(self.table).index('x')}]")
+        # an input that does not change has one row, and an output that nobody asked for has rows for steps together
+        rows = {"steps_given": "-1 if steps_of_x == steps else 0"}
+        rows |= {
+            f"rows_of_{name}": f"-1 if steps_of_{name} == steps else {TOGETHER - 1}"
+            for name in self.program.records
+        }
+        lines += [f"    {name} = {mask}" for name, mask in rows.items()]
         return [*lines, *(f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars))]
 
     def free(self) -> list[str]:
@@ -501,7 +508,7 @@ class ModuleSource:
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
         # held maps need no input
-        wanted = "g_r[b, following // size] <= t + again" if "f" in sets else "True"
+        wanted = "g_r[b, following] <= t + again" if "f" in sets else "True"
         blocks["next_at"] = _filled(_NEXT_MAP, wanted=[wanted], item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
