@@ -3,7 +3,7 @@
 Their arrays are rows: a loop from 0 over a row vectorises, one from lo to hi over a matrix does not.
 
 numba's cache on the disk sees no change of what a kernel calls in another file, so `COMPILER`, which goes into the
-names of generated files, holds a digest of this one.
+names of generated files, holds a digest of this one and of the values that it takes from others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,9 @@ from numba.np import arrayobj
 from spyke_numba.backends._threads import LINE
 from spyke_numba.engine import FLOAT_FORMATS
 
+_DIGEST = hashlib.sha256(Path(__file__).read_bytes() + repr((LINE, FLOAT_FORMATS)).encode()).hexdigest()[:16]
 #: What compiles a generated module.
-COMPILER = " ".join(
-    [
-        f"numba {numba.__version__} llvmlite {llvmlite.__version__}",
-        f"parts {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}",
-    ]
-)
+COMPILER = f"numba {numba.__version__} llvmlite {llvmlite.__version__} parts {_DIGEST}"
 #: Of functions that only others call: they count no references, and need no way in from Python, which would have to be
 #: compiled too.
 INNER: dict[str, Any] = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -140,64 +136,46 @@ def fetch(context, address):
 # ---- Operations that elementary functions are written in
 
 
-def _llvm(name: str) -> Callable[[Any, Any], tuple[Any, Any]]:
-    # an operation on a float that LLVM knows by name
+def _operation(build: Callable[..., Any]) -> Any:
+    # on a float: `build` is given the builder, the value, the integer type of as many bits, and what returns a number
+    # of the float's format as such an integer
     def operation(context, x):
         def generate(context, builder, signature, arguments):
-            function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
-            return builder.call(function, arguments)
+            layout = FLOAT_FORMATS[x.name]
+            whole = ir.IntType(layout["bits"])
+            return build(builder, arguments[0], whole, lambda name: ir.Constant(whole, layout[name]))
 
         return x(x), generate
 
     return intrinsic(operation)
 
 
-absolute = abs = _llvm("fabs")
+def _llvm(name: str) -> Any:
+    # what LLVM knows by name
+    return _operation(lambda b, x, *_: b.call(b.module.declare_intrinsic(f"llvm.{name}", [x.type]), [x]))
+
+
+abs = _llvm("fabs")
 sqrt = _llvm("sqrt")
 rint = _llvm("rint")
 
 
-def _bits(kind: Any) -> tuple[ir.IntType, Callable[[str], ir.Constant]]:
-    # the integer with a float's bits, and the numbers of its format as such integers
-    layout = FLOAT_FORMATS[kind.name]
-    whole = ir.IntType(layout["bits"])
-    return whole, lambda name: ir.Constant(whole, layout[name])
-
-
-@intrinsic
-def pow2(context, n):
+@_operation
+def pow2(b, n, whole, number):
     """Return 2 to the power of a whole float."""
-
-    def generate(context, builder, signature, arguments):
-        whole, number = _bits(n)
-        biased = builder.add(builder.fptosi(arguments[0], whole), number("bias"))
-        return builder.bitcast(builder.shl(biased, number("mantissa_bits")), arguments[0].type)
-
-    return n(n), generate
+    return b.bitcast(b.shl(b.add(b.fptosi(n, whole), number("bias")), number("mantissa_bits")), n.type)
 
 
-@intrinsic
-def exponent(context, x):
+@_operation
+def exponent(b, x, whole, number):
     """Return the whole part of the logarithm of a positive float to the base 2."""
-
-    def generate(context, builder, signature, arguments):
-        whole, number = _bits(x)
-        biased = builder.ashr(builder.bitcast(arguments[0], whole), number("mantissa_bits"))
-        return builder.sitofp(builder.sub(biased, number("bias")), arguments[0].type)
-
-    return x(x), generate
+    return b.sitofp(b.sub(b.ashr(b.bitcast(x, whole), number("mantissa_bits")), number("bias")), x.type)
 
 
-@intrinsic
-def mantissa(context, x):
+@_operation
+def mantissa(b, x, whole, number):
     """Return a positive float over 2 to the power of its exponent."""
-
-    def generate(context, builder, signature, arguments):
-        whole, number = _bits(x)
-        kept = builder.and_(builder.bitcast(arguments[0], whole), number("mantissa_mask"))
-        return builder.bitcast(builder.or_(kept, number("one_bits")), arguments[0].type)
-
-    return x(x), generate
+    return b.bitcast(b.or_(b.and_(b.bitcast(x, whole), number("mantissa_mask")), number("one_bits")), x.type)
 
 
 @njit(forceinline=True, **INNER)

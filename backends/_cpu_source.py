@@ -7,7 +7,7 @@ import numpy as np
 from spyke_numba.engine import RECORDS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
 
 #: Steps by which a neuron is advanced before the next one is: several streams of input hide the memory's latency, and
-#: the state goes through the registers once.
+#: the state goes through the registers once. A power of two.
 TOGETHER = 4
 #: Neurons that are advanced before more of the input is asked for, and how far ahead that lies.
 BLOCK, AHEAD = 512, 1024
@@ -449,12 +449,12 @@ class ModuleSource:
         return table
 
     def head(self) -> list[str]:
-        lines = [_JIT, "def run(at, me):", "    use_widest_vectors()"]
-        for i, (name, array) in enumerate(self.table.items()):
+        lines, table = [_JIT, "def run(at, me):", "    use_widest_vectors()"], self.table
+        for i, (name, array) in enumerate(table.items()):
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
             )
-        lines.append(f"    x_at = at[{list(self.table).index('x')}]")
+        lines.append(f"    x_at = at[{list(table).index('x')}]")
         # an input that does not change has one row, and an output that nobody asked for has rows for steps together
         rows = {"steps_given": "-1 if steps_of_x == steps else 0"}
         rows |= {

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, set_num_threads, types
-from numba.extending import intrinsic
+from numba import njit, prange, set_num_threads
 
+from spyke_numba.backends._cpu_parts import use_widest_vectors
 from spyke_numba.benchmarks.measuring import interleaved
 
 #: Elements that a thread takes at a time.
@@ -22,15 +22,6 @@ PIECE = 16_384
 SPINNING_SECONDS = 0.002
 #: Products and sums for each element of the arithmetic kernel.
 CHAIN = 16
-
-
-@intrinsic
-def _use_widest_vectors(context):
-    def generate(context, builder, signature, arguments):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 @njit(error_model="numpy")
@@ -67,7 +58,7 @@ def arithmetic(x, out, times):
 
     No compiler may contract or reorder them.
     """
-    _use_widest_vectors()  # type: ignore[call-arg]
+    use_widest_vectors()  # type: ignore[call-arg]
     a, b = np.float32(0.999), np.float32(0.001)
     for _ in range(times):
         for j in range(x.size):

@@ -41,10 +41,10 @@ def load_module(label: str, source: str, compiler: str) -> ModuleType:
     label : str
         Readable start of its file name.
     source : str
-        Its whole text; numba's own cache lies beside the file, and notices changes only in that file, so everything
-        that the kernel needs stands in the text.
+        Its whole text; numba's own cache lies beside the file, and notices changes only in that file.
     compiler : str
-        Name and version of the compiler, part of the file's name as the text is.
+        Name and version of the compiler, and of what else goes into the code but does not stand in the text: part of
+        the file's name as the text is.
     """
     digest = hashlib.sha256(f"{GENERATOR_VERSION}\n{compiler}\n{source}".encode()).hexdigest()[:16]
     name = f"{label}_{digest}"
