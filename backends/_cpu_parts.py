@@ -66,6 +66,32 @@ def array_at(context, address, dtype, shape):
     return array(types.int64, dtype, shape), generate
 
 
+@intrinsic
+def part(context, array, place, lo, hi):
+    """Return the elements from lo to hi of the row at a place, which is given but for its last index.
+
+    They are not counted from the end, and nothing is checked: a slice's checks take longer than a short row.
+    """
+    row = types.Array(array.dtype, 1, "C")
+
+    def generate(context, builder, signature, arguments):
+        whole = arrayobj.make_array(array)(context, builder, arguments[0])
+        indices = cgutils.unpack_tuple(builder, arguments[1])
+        sizes = cgutils.unpack_tuple(builder, whole.shape)
+        first = ir.Constant(ir.IntType(64), 0)
+        for index, size in zip(indices, sizes[1:], strict=True):
+            first = builder.mul(builder.add(first, index), size)
+        _, _, lo, hi = arguments
+        item = ir.Constant(ir.IntType(64), context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        result = arrayobj.make_array(row)(context, builder)
+        data = builder.gep(whole.data, [builder.add(first, lo)])
+        arrayobj.populate_array(result, data, [builder.sub(hi, lo)], [item], item, None)
+        return result._getvalue()
+
+    places = types.UniTuple(types.int64, array.ndim - 1) if array.ndim > 1 else types.Tuple(())
+    return row(array, places, types.int64, types.int64), generate
+
+
 # ---- What LLVM should know
 
 
@@ -160,10 +186,17 @@ sqrt = _llvm("sqrt")
 rint = _llvm("rint")
 
 
+@intrinsic
+def fma(context, a, b, c):
+    """Return a * b + c, rounded once."""
+    return a(a, a, a), lambda context, builder, signature, arguments: builder.fma(*arguments)
+
+
 @_operation
-def pow2(b, n, whole, number):
-    """Return 2 to the power of a whole float."""
-    return b.bitcast(b.shl(b.add(b.fptosi(n, whole), number("bias")), number("mantissa_bits")), n.type)
+def half_pow2(b, n, whole, number):
+    """Return half of 2 to the power of a whole float."""
+    biased = b.add(b.fptosi(n, whole), b.sub(number("bias"), ir.Constant(whole, 1)))
+    return b.bitcast(b.shl(biased, number("mantissa_bits")), n.type)
 
 
 @_operation

@@ -45,6 +45,8 @@ from spyke_numba.backends._cpu_parts import (
     exponent,
     fetch,
     first_fired,
+    fma,
+    half_pow2,
     held_at,
     interleaved,
     larger,
@@ -52,7 +54,7 @@ from spyke_numba.backends._cpu_parts import (
     mantissa,
     mark_of,
     next_step,
-    pow2,
+    part,
     remaining,
     rint,
     rows_lie_apart,
@@ -103,7 +105,7 @@ _COMPETING = """\
 size = H * W
 F = N // size
 # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
-group = grouped // size if size < grouped // 8 else 1
+group = grouped // size if size < grouped // 32 else 1
 row = group * size if size <= grouped else grouped
 front_runners, lowest = front_runners_of[me, :k], lowest_key[0]
 # with many winners it takes longer to tell whether a map can win than to find its place
@@ -138,7 +140,8 @@ while True:
                     {record}
                     if size > row:
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            best_place = lo - f * size + first_fired(g_u[b, lo:hi], best_of_row, fired[b, lo:hi])
+                            u_of_row, fired_of_row = part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi)
+                            best_place = lo - f * size + first_fired(u_of_row, best_of_row, fired_of_row)
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -155,7 +158,8 @@ while True:
                 for g in range(f, end):
                     map_keys[b, g], map_places[b, g] = best, -1
                     if best > LOWEST_KEY:
-                        u_of_g, fired_of_g = g_u[b, g * size:(g + 1) * size], fired[b, g * size:(g + 1) * size]
+                        u_of_g = part(g_u, (b,), g * size, (g + 1) * size)
+                        fired_of_g = part(fired, (b,), g * size, (g + 1) * size)
                         if end - f > 1:
                             map_keys[b, g] = largest_fired(u_of_g, fired_of_g, lowest)
                         if not prune or enters(map_keys[b, g], front_runners):
@@ -367,7 +371,7 @@ class ModuleSource:
         if not competes:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
-        part = ", ".join(f"{name}[at:to]" if name in rows else name for name in arguments)
+        part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
         fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)])
         lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, row_at, next_at):"]
         return [*lines, *(f"    {line}" for line in fetching), "", ""]
@@ -376,13 +380,15 @@ class ModuleSource:
         # a call of such a function for the neurons lo to hi
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
-        arguments = [f"x[({t}) & steps_given, b, lo:hi]" for t in at]
-        arguments += [f"g_{state}[b, lo:hi]" for state in program.states]
-        arguments += ["fired[b, lo:hi]"] if program.inhibition is not None else []
-        own = {"own": ["g_r[b, lo:hi]"], "until": ["marks[:hi - lo]"]}
-        arguments += {**own, "shared": ["held_r[lo - f * size:hi - f * size]"]}.get(counters, [])
-        arguments += [f"out_{name}[({t}) & rows_of_{name}, b, lo:hi]" for t in at for name in program.records]
-        arguments += [f"arrays[{i}, lo:hi]" for i in range(len(program.arrays))] + self.scalars
+        arguments = [f"part(x, (({t}) & steps_given, b), lo, hi)" for t in at]
+        arguments += [f"part(g_{state}, (b,), lo, hi)" for state in program.states]
+        arguments += ["part(fired, (b,), lo, hi)"] if program.inhibition is not None else []
+        own = {"own": ["part(g_r, (b,), lo, hi)"], "until": ["part(marks, (), 0, hi - lo)"]}
+        arguments += {**own, "shared": ["part(held_r, (), lo - f * size, hi - f * size)"]}.get(counters, [])
+        arguments += [
+            f"part(out_{name}, (({t}) & rows_of_{name}, b), lo, hi)" for t in at for name in program.records
+        ]
+        arguments += [f"part(arrays, ({i},), lo, hi)" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
             arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
         if counters != "held" and program.inhibition is not None:
@@ -398,20 +404,20 @@ class ModuleSource:
     def end_window(self, step: str, out: str) -> str:
         # a call of what turns marks into counters
         periods = f"periods[{'lo:hi' if self.varying_period else '0'}]"
-        return f"end_window(marks[:hi - lo], {step} - first, {periods}, g_r[b, lo:hi], {out})"
+        return f"end_window(part(marks, (), 0, hi - lo), {step} - first, {periods}, part(g_r, (b,), lo, hi), {out})"
 
     def copies(self) -> list[str]:
         # record what stands in the state of the neurons lo to hi
         lines = []
         for state in self.program.states:
-            copied = f"copy(g_{state}[b, lo:hi], out_{state}[t, b, lo:hi])"
+            copied = f"copy(part(g_{state}, (b,), lo, hi), part(out_{state}, (t, b), lo, hi))"
             if state == "u" and self.program.inhibition is not None:
                 reset = self.v_reset.format("lo:hi")
                 copied = f"copy_reset(g_u[b, lo:hi], fired[b, lo:hi], {reset}, out_u[t, b, lo:hi])"
             lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
         if self.program.inhibition is None:
-            out = "out_refractory[t, b, lo:hi]"
-            copied = f"copy(g_r[b, lo:hi], {out})"
+            out = "part(out_refractory, (t, b), lo, hi)"
+            copied = f"copy(part(g_r, (b,), lo, hi), {out})"
             if self.counters == "until":
                 copied = self.end_window("t + 1", out)
             lines += ["if out_refractory.shape[0] > 0:", f"    {copied}"]
@@ -470,8 +476,8 @@ class ModuleSource:
         blocks: dict[str, list[str]] = {"marks": [], "begin_window": [], "end_window": []}
         if counters == "until":
             blocks["marks"] = ["marks = marks_of[me]"]
-            blocks["begin_window"] = ["begin_window(g_r[b, lo:hi], marks[:hi - lo])"]
-            blocks["end_window"] = [self.end_window("last", "g_r[b, lo:hi]")]
+            blocks["begin_window"] = ["begin_window(part(g_r, (b,), lo, hi), part(marks, (), 0, hi - lo))"]
+            blocks["end_window"] = [self.end_window("last", "part(g_r, (b,), lo, hi)")]
         functions = self.row("advance", counters)
         functions += self.row("advance_together", counters, TOGETHER)
         loop = _filled(

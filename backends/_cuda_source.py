@@ -99,7 +99,7 @@ real, whole, byte, counter, word = np.{real}, np.{whole}, np.uint8, np.int32, np
 WIDTH = {width}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 ZERO = np.{real}(0)
-BIAS, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({mantissa_bits})
+BIAS, HALF, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({bias} - 1), np.{whole}({mantissa_bits})
 MANTISSA_MASK, ONE_BITS = np.{whole}({mantissa_mask}), np.{whole}({one_bits})
 
 
@@ -134,8 +134,13 @@ def rint(x):
 
 
 @cuda.jit(device=True, forceinline=True)
-def pow2(n):
-    return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + BIAS) << MANTISSA_BITS))
+def fma(a, b, c):
+    return cuda.fma(a, b, c)
+
+
+@cuda.jit(device=True, forceinline=True)
+def half_pow2(n):
+    return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + HALF) << MANTISSA_BITS))
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -29,7 +29,7 @@ PIECE = 16_384
 PARALLEL_NEURON_STEPS = 800_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
 PARALLEL_NEURONS = 16_384
-#: Bytes of input below which it may well be in the second-level cache.
+#: Bytes of input, or of a thread's state, below which they may well be in the second-level cache.
 FETCHED = 2**20
 
 
@@ -52,6 +52,9 @@ def _tile(B: int, N: int, threads: int, steps: int) -> int:
     largest = LARGEST_TILE if steps > TOGETHER else TILE_OF_FEW_STEPS
     shared = max(min(wanted, 2 * N // SMALLEST_TILE), min(2 * wanted, N // SMALLEST_TILE))
     tiles = max(-(-N // largest), shared, 1)
+    # as many for each thread, so that they end together; of many, one more does not matter
+    while B * tiles % threads and B * tiles < 8 * threads and (tiles + 1) * SMALLEST_TILE <= N:
+        tiles += 1
     return -(-N // (tiles * 64)) * 64
 
 
@@ -100,7 +103,6 @@ class _CpuKernel:
             values.update({f"steps_of_{name}": steps, f"out_{name}": np.empty((steps, B, N), kind)})
         owners = 0
         size_of_x = 0 if launch.constant_input else launch.steps * B * N * np.dtype(program.dtype).itemsize
-        values.update(fetches=int(size_of_x >= FETCHED))
         if launch.winners is None:
             tile = _tile(B, N, threads, launch.steps)
             threads = min(threads, B * -(-N // tile))
@@ -114,6 +116,9 @@ class _CpuKernel:
             F = N // (H * W)
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
+            # a state that fills the cache leaves no room for input that is asked for ahead
+            share = N // max(owners, 1) * (np.dtype(program.dtype).itemsize * len(program.states) + 1)
+            values.update(fetches=int(size_of_x >= FETCHED >= share))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
             if "rest_from" in self._table:

@@ -50,14 +50,15 @@ import torch
 from torch import abs
 
 from spyke_numba.backends.cpu import elementwise
+from spyke_numba.backends.torch import operator
 
 
 def rint(x):
     return torch.round(x)
 
 
-def pow2(n):
-    return ((n.to(torch.{whole}) + {bias}) << {mantissa_bits}).view(torch.{real})
+{fma}def half_pow2(n):
+    return ((n.to(torch.{whole}) + ({bias} - 1)) << {mantissa_bits}).view(torch.{real})
 
 
 def exponent(x):
@@ -83,6 +84,8 @@ def bind(device, by_bits, compiled):
 
     def quick(name, by_operations):
         # one compiled loop with the same bits, for twenty operations on whole tensors
+        if compiled:
+            return operator(name, "{real}")
         if not by_bits:
             return by_operations
         loop = elementwise(name, "{real}")
@@ -141,6 +144,22 @@ def bind(device, by_bits, compiled):
 
 '''
 
+#: torch has no fused multiply-add. In float64 a product of float32 numbers is exact, and the sum is rounded to odd, so
+#: that its own rounding to float32 sees what it lost (Boldo & Melquiond 2008, doi:10.1109/TC.2007.70819).
+_FMA = """\
+def fma(a, b, c):
+    product, c = a.double() * b.double(), c.double()
+    total = product + c
+    added = total - product
+    lost = (product - (total - added)) + (c - added)
+    bits = total.view(torch.int64)
+    even_and_inexact = (bits & 1 == 0) & (lost != 0)
+    outwards = torch.where((lost > 0) == (total > 0), 1, -1)
+    return torch.where(even_and_inexact, bits + outwards, bits).view(torch.float64).float()
+
+
+"""
+
 
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind`` returns the steps of a whole layer."""
@@ -158,7 +177,7 @@ def source(program: Program) -> str:
         *ast.unparse(_Comparisons().visit(ast.parse(bounded))).splitlines(),
         *(
             f"{name} = quick({name!r}, {name})"
-            for name in ("exp", "log", "tanh")
+            for name in ("exp", "exp2", "log", "tanh")
             if f"def {name}(" in bounded
         ),
         "",
@@ -166,7 +185,8 @@ def source(program: Program) -> str:
     for lines in steps.values():
         body += [*lines, ""]
     body.append(f"return {', '.join(kinds)},")
-    header = _HEADER.format(label=program.label, **FLOAT_FORMATS[program.dtype])
+    fma = _FMA if program.dtype == "float32" else ""
+    header = _HEADER.format(label=program.label, fma=fma, **FLOAT_FORMATS[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
 
@@ -238,6 +258,28 @@ def _bounded(line: str, bounds: set[str]) -> str:
     if match is None or match[4] not in bounds or (match[4], match[2]) != (match[5], match[6]):
         return line
     return f"{match[1]}torch.{'maximum' if match[3] == '<' else 'minimum'}({match[2]}, {match[4]})"
+
+
+@cache
+def operator(name: str, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return an elementary function as an operator that torch's compiler calls and does not look into."""
+    import torch
+
+    from spyke_numba.backends.cpu import elementwise
+
+    loop = elementwise(name, dtype)
+
+    def apply(x):
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        loop(x.data_ptr(), y.data_ptr(), x.numel())
+        return y
+
+    qualified = f"spyke_numba::{name}_{dtype}"
+    torch.library.define(qualified, "(Tensor x) -> Tensor")
+    torch.library.impl(qualified, "cpu", apply)
+    torch.library.register_fake(qualified, lambda x: torch.empty_like(x.contiguous()))
+    return getattr(torch.ops.spyke_numba, f"{name}_{dtype}").default
 
 
 @cache

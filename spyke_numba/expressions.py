@@ -16,6 +16,7 @@ from dataclasses import dataclass
 #: Name and number of arguments of each function that a model may call.
 VOCABULARY: Mapping[str, int] = {
     "exp": 1,
+    "exp2": 1,
     "log": 1,
     "sqrt": 1,
     "tanh": 1,
@@ -31,9 +32,11 @@ PRIMITIVES: Mapping[str, int] = {
     "abs": 1,
     "sqrt": 1,
     "rint": 1,
-    "pow2": 1,
+    "fma": 3,
+    "half_pow2": 1,
     "exponent": 1,
     "mantissa": 1,
+    "twice_slope": 1,
     "expm1_reduced": 1,
 }
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["abs", "exp", "log", "maximum", "minimum", "sqrt", "tanh", "where"]
+__all__ = ["abs", "exp", "exp2", "log", "maximum", "minimum", "sqrt", "tanh", "where"]
 
 exp = np.exp
+exp2 = np.exp2
 log = np.log
 sqrt = np.sqrt
 tanh = np.tanh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import ptx_tools
@@ -20,8 +21,12 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cuda_resour
 REGISTERS = 65536
 
 
-def check_exact(ptx: str, dtype: str) -> None:
-    assert ptx_tools.contracted_multiply_adds(ptx) == []
+def check_exact(ptx: str, dtype: str, text: str) -> None:
+    # what the text of the kernel asks for by name, each time that its exponential takes a whole number from a float
+    asked = len(re.findall(r"(?<!def )(?<!cuda\.)fma\(", text))
+    exponentials = len(re.findall(r"cvt\.rni\.s\d+\.f\d+", ptx))
+    assert len(ptx_tools.contracted_multiply_adds(ptx)) == asked * exponentials
+    assert not asked or exponentials
     assert ptx_tools.inexact(ptx) == []
     assert bool(ptx_tools.float64_instructions(ptx)) == (dtype == "float64")
 
@@ -30,7 +35,7 @@ def check_exact(ptx: str, dtype: str) -> None:
 def test_every_kernel(case: cuda_resources.Case) -> None:
     """Exact instructions, no spills, registers for its largest block, and what the committed table says."""
     ptx = case.ptx()
-    check_exact(ptx, case.dtype)
+    check_exact(ptx, case.dtype, source(case.program, case.form))
     if case.form.grid and ptx_tools.no_device_runtime() is not None:
         pytest.skip(str(ptx_tools.no_device_runtime()))
     row = case.row(ptx)
@@ -78,8 +83,12 @@ def test_the_kernel_shown_is_for_the_architecture_asked_for(inhibition: str | No
     )
     ptx = backends.get("cuda").emit(program, "ptx", "sm_90")
     assert ".target sm_90" in ptx
-    check_exact(ptx, "float32")
+    check_exact(ptx, "float32", backends.get("cuda").emit(program, "source"))
     assert ptx_tools.link(ptx, "sm_90").spill_bytes == 0
+
+
+def eif_source() -> str:
+    return backends.get("cuda").emit(Program.of(models.get("EIF")(threshold=1.0)), "source")
 
 
 def spoiled(name: str, before: str, after: str) -> str:
@@ -92,8 +101,10 @@ def spoiled(name: str, before: str, after: str) -> str:
 
 def test_a_plain_product_would_be_contracted() -> None:
     """The check sees what the kernels avoid, in the same kernel with ``*`` for its product."""
-    ptx = spoiled("LIF_Simple", "return libdevice.fmul_rn(a, b)", "return a * b")
-    assert ptx_tools.contracted_multiply_adds(ptx)
+    before, after = "return libdevice.fmul_rn(a, b)", "return a * b"
+    assert ptx_tools.contracted_multiply_adds(spoiled("LIF_Simple", before, after))
+    with pytest.raises(AssertionError):
+        check_exact(spoiled("EIF", before, after), "float32", eif_source())
 
 
 def test_a_literal_would_compute_in_float64() -> None:
@@ -107,4 +118,5 @@ def _halves(u, I):
 
 def test_a_quotient_by_a_power_of_two_stays_one() -> None:
     program = Program.of(NeuronSpec(name="Halves", membrane=_halves)(threshold=1.0))
-    check_exact(backends.get("cuda").emit(program, "ptx"), "float32")
+    cuda = backends.get("cuda")
+    check_exact(cuda.emit(program, "ptx"), "float32", cuda.emit(program, "source"))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
+from spyke_numba.models.exponential import DELTA_T, THETA_RH, UPSWING
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
-from spyke_numba.ops import exp, where
+from spyke_numba.ops import exp2, where
 from spyke_numba.spec import NeuronSpec, Param, State
 
 
-def _membrane(u, I, w, resting_potential, delta_t, theta_rh, sharpness, leak, gain):
-    upswing = delta_t * exp((u - theta_rh) * sharpness)
+def _membrane(u, I, w, resting_potential, onset, sharpness, leak, gain):
+    upswing = exp2((u - onset) * sharpness)
     return u + ((resting_potential - u + upswing) * leak + (I - w) * gain)
 
 
-def _adaptation(u, u_new, w, resting_potential, a, w_leak, w_from_new):
+def _adaptation(u, u_new, w, resting_potential, w_keep, w_gain, w_from_new):
     potential = where(w_from_new > 0, u_new, u)
-    return w + (a * (potential - resting_potential) - w) * w_leak
+    return w * w_keep + (potential - resting_potential) * w_gain
 
 
 def _on_spike(w, b):
@@ -46,10 +46,11 @@ AdEx = NeuronSpec(
     },
     states={"w": State(0.0, "adaptation current, pA like the input")},
     derived={
-        "sharpness": sharpness,
+        **UPSWING,
         "leak": lambda ts, tau_rc: ts / tau_rc,
         "gain": lambda ts, C: ts / C,
-        "w_leak": lambda ts, tau_w: ts / tau_w,
+        "w_keep": lambda ts, tau_w: 1 - ts / tau_w,
+        "w_gain": lambda ts, tau_w, a: a * ts / tau_w,
     },
     defaults={"floor": lambda resting_potential: resting_potential},
     membrane=_membrane,

@@ -25,20 +25,21 @@ def _decay_over_step(ts, tau_rc):
     return 1 - ts / tau_rc
 
 
+# What does not wait for u is added first: a step takes as long as its operations wait for each other.
 def _perfect(u, I, gain):
     return u + I * gain
 
 
 def _exact_decay(u, I, resting_potential, decay, gain):
-    return resting_potential + (u - resting_potential) * decay + I * gain
+    return (u - resting_potential) * decay + (resting_potential + I * gain)
 
 
 def _euler(u, I, resting_potential, leak, gain):
-    return u + (resting_potential - u) * leak + I * gain
+    return (resting_potential - u) * leak + (u + I * gain)
 
 
 def _decay_and_add(u, I, resting_potential, decay):
-    return resting_potential + (u - resting_potential) * decay + I
+    return (u - resting_potential) * decay + (resting_potential + I)
 
 
 IF = NeuronSpec(
