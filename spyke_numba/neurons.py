@@ -19,7 +19,7 @@ except ImportError:
 from spyke_numba import models
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.layer import Layer
-from spyke_numba.models.exponential import DELTA_T, THETA_RH, UPSWING
+from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
 from spyke_numba.ops import exp, exp2, minimum, where
 from spyke_numba.parameters import Uniform
@@ -93,8 +93,8 @@ _LIF_SIMPLE = NeuronSpec(
 )
 
 
-def _eif_simple(u, I, onset, sharpness, decay):
-    return u * decay + exp2((u - onset) * sharpness) + I
+def _eif_simple(u, I, delta_t, theta_rh, sharpness, decay):
+    return u * decay + delta_t * exp2((u - theta_rh) * sharpness) + I
 
 
 _EIF_SIMPLE = NeuronSpec(
@@ -102,7 +102,7 @@ _EIF_SIMPLE = NeuronSpec(
     summary="EIF_Simple that decays to 0, whatever the resting potential.",
     equations=("u' = u (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
     params={"tau_rc": TAU_RC, "delta_t": DELTA_T, "theta_rh": THETA_RH},
-    derived={**UPSWING, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
+    derived={"sharpness": sharpness, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
     membrane=_eif_simple,
     requires=(LONG_TAU,),
 )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from spyke_numba.models.exponential import DELTA_T, THETA_RH, UPSWING
+from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
 from spyke_numba.ops import exp2, where
 from spyke_numba.spec import NeuronSpec, Param, State
 
 
-def _membrane(u, I, w, resting_potential, onset, sharpness, leak, gain):
-    upswing = exp2((u - onset) * sharpness)
-    return u + ((resting_potential - u + upswing) * leak + (I - w) * gain)
+def _membrane(u, I, w, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
+    return u + ((resting_potential - u) * leak + (I - w) * gain + exp2((u - theta_rh) * sharpness) * upswing_gain)
 
 
-def _adaptation(u, u_new, w, resting_potential, w_keep, w_gain, w_from_new):
+def _adaptation(u, u_new, w, resting_potential, a, w_leak, w_from_new):
     potential = where(w_from_new > 0, u_new, u)
-    return w * w_keep + (potential - resting_potential) * w_gain
+    return w + (a * (potential - resting_potential) - w) * w_leak
 
 
 def _on_spike(w, b):
@@ -46,11 +45,11 @@ AdEx = NeuronSpec(
     },
     states={"w": State(0.0, "adaptation current, pA like the input")},
     derived={
-        **UPSWING,
+        "sharpness": sharpness,
         "leak": lambda ts, tau_rc: ts / tau_rc,
+        "upswing_gain": lambda delta_t, leak: delta_t * leak,
         "gain": lambda ts, C: ts / C,
-        "w_keep": lambda ts, tau_w: 1 - ts / tau_w,
-        "w_gain": lambda ts, tau_w, a: a * ts / tau_w,
+        "w_leak": lambda ts, tau_w: ts / tau_w,
     },
     defaults={"floor": lambda resting_potential: resting_potential},
     membrane=_membrane,

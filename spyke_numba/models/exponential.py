@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
-from spyke_numba.ops import abs, exp2, log
-from spyke_numba.spec import NeuronSpec, Param, Rule
+from spyke_numba.ops import abs, exp2
+from spyke_numba.spec import NeuronSpec, Param
 
 
 def rheobase_threshold(threshold):
@@ -19,27 +19,16 @@ def sharpness(delta_t):
     return 1 / (delta_t * math.log(2))
 
 
-def onset(theta_rh, delta_t):
-    """Potential at which the upswing, delta_t exp((u - theta_rh) / delta_t), is 1.
-
-    With it the upswing is 2 ** ((u - onset) sharpness), which takes fewer operations.
-    """
-    return theta_rh - delta_t * log(delta_t)
-
-
 DELTA_T = Param(0.5, "mV", "sharpness of the spike's upswing", above=0.0)
 THETA_RH = Param(rheobase_threshold, "mV", "soft threshold, at which the upswing begins")
-#: Derived constants of the upswing.
-UPSWING: dict[str, Rule] = {"onset": onset, "sharpness": sharpness}
 
 
-def _euler(u, I, resting_potential, onset, sharpness, leak, gain):
-    upswing = exp2((u - onset) * sharpness)
-    return u + ((resting_potential - u + upswing) * leak + I * gain)
+def _euler(u, I, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
+    return u + ((resting_potential - u) * leak + I * gain + exp2((u - theta_rh) * sharpness) * upswing_gain)
 
 
-def _decay_and_add(u, I, resting_potential, onset, sharpness, decay):
-    upswing = exp2((u - onset) * sharpness)
+def _decay_and_add(u, I, resting_potential, delta_t, theta_rh, sharpness, decay):
+    upswing = delta_t * exp2((u - theta_rh) * sharpness)
     return resting_potential + (u - resting_potential) * decay + upswing + I
 
 
@@ -53,8 +42,9 @@ EIF = NeuronSpec(
     source="Fourcaud-Trocme et al. 2003, doi:10.1523/JNEUROSCI.23-37-11628.2003",
     params={"tau_rc": TAU_RC, "C": CAPACITANCE, "delta_t": DELTA_T, "theta_rh": THETA_RH},
     derived={
-        **UPSWING,
+        "sharpness": sharpness,
         "leak": lambda ts, tau_rc: ts / tau_rc,
+        "upswing_gain": lambda delta_t, leak: delta_t * leak,
         "gain": lambda ts, C: ts / C,
     },
     defaults={"floor": lambda resting_potential: resting_potential},
@@ -67,7 +57,7 @@ EIF_Simple = NeuronSpec(
     equations=("u' = rest + (u - rest) (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
     source="Fourcaud-Trocme et al. 2003, doi:10.1523/JNEUROSCI.23-37-11628.2003",
     params={"tau_rc": TAU_RC, "delta_t": DELTA_T, "theta_rh": THETA_RH},
-    derived={**UPSWING, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
+    derived={"sharpness": sharpness, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
     membrane=_decay_and_add,
     requires=(LONG_TAU,),
 )

@@ -12,9 +12,9 @@ def _membrane(u, I, w, h, u2_gain, u_gain, drift):
     return (u2_gain * u + u_gain) * u + (drift + (I - w) * h)
 
 
-def _adaptation(u, u_new, w, w_offset, w_keep, w_gain, w_from_new):
+def _adaptation(u, u_new, w, w_offset, w_gain, w_leak, w_from_new):
     potential = where(w_from_new > 0, u_new, u)
-    return w * w_keep + (potential + w_offset) * w_gain
+    return w + ((potential + w_offset) * w_gain - w * w_leak)
 
 
 def _on_spike(w, d):
@@ -50,8 +50,8 @@ Izhikevich = NeuronSpec(
         "u2_gain": lambda h, c2: h * c2,
         "u_gain": lambda h, c1: 1 + h * c1,
         "drift": lambda h, c0: h * c0,
-        "w_keep": lambda h, a, w_decay: 1 - h * a * w_decay,
         "w_gain": lambda h, a, b: h * a * b,
+        "w_leak": lambda h, a, w_decay: h * a * w_decay,
     },
     defaults={"v_reset": lambda c: c},
     initial_u=lambda c: c,
