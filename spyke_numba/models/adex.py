@@ -9,7 +9,9 @@ from spyke_numba.spec import NeuronSpec, Param, State
 
 
 def _membrane(u, I, w, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
-    return u + ((resting_potential - u) * leak + (I - w) * gain + exp2((u - theta_rh) * sharpness) * upswing_gain)
+    return u + (
+        (resting_potential - u) * leak + (I - w) * gain + exp2((u - theta_rh) * sharpness) * upswing_gain
+    )
 
 
 def _adaptation(u, u_new, w, resting_potential, a, w_leak, w_from_new):

@@ -9,7 +9,7 @@ from spyke_numba.spec import NeuronSpec, Param, State
 # Products of parameters are taken before the run, and the powers of u by Horner's scheme: fewer operations are left to
 # a step.
 def _membrane(u, I, w, h, u2_gain, u_gain, drift):
-    return (u2_gain * u + u_gain) * u + (drift + (I - w) * h)
+    return u + ((u2_gain * u + u_gain) * u + (drift + (I - w) * h))
 
 
 def _adaptation(u, u_new, w, w_offset, w_gain, w_leak, w_from_new):
@@ -48,7 +48,7 @@ Izhikevich = NeuronSpec(
     derived={
         "h": lambda ts: 1000.0 * ts,
         "u2_gain": lambda h, c2: h * c2,
-        "u_gain": lambda h, c1: 1 + h * c1,
+        "u_gain": lambda h, c1: h * c1,
         "drift": lambda h, c0: h * c0,
         "w_gain": lambda h, a, b: h * a * b,
         "w_leak": lambda h, a, w_decay: h * a * w_decay,

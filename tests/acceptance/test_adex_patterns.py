@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from published import BRETTE_GERSTNER, NAUD, NEURONAL_DYNAMICS, AdExPattern
@@ -12,6 +14,9 @@ PATTERNS = {f"Naud {name}": p for name, p in NAUD.items()} | {
     f"ND {name}": p for name, p in NEURONAL_DYNAMICS.items()
 }
 CHAOTIC = {"Naud irregular", "ND irregular"}
+#: Spikes at the step in ms from which on a last digit of the current moves them by several steps: they are not decided
+#: by the equations, but by the order in which sums are rounded.
+UNDECIDED = {("Naud delayed regular bursting", "0.01"): 27}
 
 
 def spike_steps(pattern: AdExPattern, dt_ms: float, x=None, **changed) -> np.ndarray:
@@ -53,7 +58,16 @@ def test_published_times_to_the_step(name, dt):
     pattern = PATTERNS[name]
     cutoff = 0.0 if name.startswith("Naud") else -30.0
     steps = spike_steps(pattern, float(dt), w_from_new=0.0, threshold=cutoff, floor=None)
-    assert steps.tolist() == np.rint(published(pattern, dt) / float(dt)).astype(int).tolist()
+    expected = np.rint(published(pattern, dt) / float(dt)).astype(int)
+    decided = UNDECIDED.get((name, dt), expected.size)
+    assert steps[:decided].tolist() == expected[:decided].tolist()
+    assert steps.size == expected.size
+    # the rest is off by no more than 0.1 ms, and would be as far off with a current that differs in its last digit
+    assert np.abs(steps - expected).max(initial=0) * float(dt) <= (0.1 if decided < expected.size else 0)
+    if decided < expected.size:
+        pattern = replace(pattern, current_pa=float(np.nextafter(pattern.current_pa, np.inf)))
+        moved = spike_steps(pattern, float(dt), w_from_new=0.0, threshold=cutoff, floor=None)
+        assert np.abs(moved - expected).max() > 1
 
 
 # At the published step of 0.1 ms and the low cut-off, VT + 5 delta_t.
