@@ -192,15 +192,37 @@ while True:
             next_step(turns_b, owners)
 """
 
-#: Where the input goes on after a row: of the next map, or of the first one in the next step, of the sample or of the
-#: only piece that the thread has of it.
-_NEXT_MAP = """\
+#: Where the input goes on after a row: in the same map, the next one, or the first one in the next step, of the sample or
+#: of the only piece that the thread has of it.
+_NEXT_ROW = """\
 next_at = 0
 if fetches > 0:
-    again = hi == last_map * size and (pieces <= max(owners, 1) or hi == N)
-    following = first_map if again else end if hi == end * size else f
-    if {wanted}:
-        next_at = x_at + ((t + again) * B * N + b * N + (first_map * size if again else hi)) * {item}
+    following, then = hi, t
+    if hi == end * size:
+        g = end
+        {seek}
+        following = g * size
+    next_at = x_at + ((then * B + b) * N + following) * {item}
+"""
+
+_SEEK_NEXT = """\
+if g == last_map and (pieces <= max(owners, 1) or g == F):
+    g, then = first_map, t + 1
+"""
+
+#: Held maps need no input: what is on its way is always the same number of others ahead.
+_SEEK_WANTED = f"""\
+wanted = max(1, {AHEAD} // size)
+while wanted > 0:
+    if g == last_map:
+        if then > t or (pieces > max(owners, 1) and g < F):
+            break
+        g, then = first_map, t + 1
+    elif g_r[b, g] > then:
+        g += 1
+    else:
+        wanted -= 1
+        g += wanted > 0
 """
 
 #: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
@@ -236,9 +258,10 @@ _FETCHING = f"""\
 best = lowest
 if next_at == 0:
     return {{inner}}({{whole}})
+ahead = {{ahead}}
 for at in range(0, x0.size, {BLOCK}):
     to = min(at + {BLOCK}, x0.size)
-    later = at + {AHEAD}
+    later = at + ahead
     place = row_at + later * {{item}}
     if later >= x0.size:
         place = next_at + (later - x0.size) * {{item}}
@@ -372,7 +395,13 @@ class ModuleSource:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
         part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
-        fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)])
+        # as far ahead as the next row's begin, or that of the row to go on with, where rows may be left out
+        ahead = (
+            f"min({AHEAD}, x0.size)" if counters == "free" and program.inhibition == "feature" else str(AHEAD)
+        )
+        fetching = _filled(
+            _FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)], ahead=[ahead]
+        )
         lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, row_at, next_at):"]
         return [*lines, *(f"    {line}" for line in fetching), "", ""]
 
@@ -513,9 +542,8 @@ class ModuleSource:
             )
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
-        # held maps need no input
-        wanted = "g_r[b, following] <= t + again" if "f" in sets else "True"
-        blocks["next_at"] = _filled(_NEXT_MAP, wanted=[wanted], item=[str(self.item)])
+        seek = (_SEEK_WANTED if "f" in sets else _SEEK_NEXT).splitlines()
+        blocks["next_at"] = _filled(_NEXT_ROW, seek=seek, item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
