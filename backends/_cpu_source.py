@@ -192,8 +192,8 @@ while True:
             next_step(turns_b, owners)
 """
 
-#: Where the input goes on after a row: in the same map, the next one, or the first one in the next step, of the sample or
-#: of the only piece that the thread has of it.
+#: Where the input goes on after a row: in the same map, the next one, or the first one in the next step, of the sample
+#: or of the only piece that the thread has of it.
 _NEXT_ROW = """\
 next_at = 0
 if fetches > 0:
