@@ -29,8 +29,10 @@ PIECE = 16_384
 PARALLEL_NEURON_STEPS = 800_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
 PARALLEL_NEURONS = 16_384
-#: Bytes of input, or of a thread's state, below which they may well be in the second-level cache.
+#: Bytes of input from which it is asked for ahead: less may well be in the second-level cache.
 FETCHED = 2**20
+#: Bytes of a thread's state above which nothing is asked for ahead: it would drive the state out of that cache.
+LARGEST_STATE = 2**20
 
 
 def _compiled(label: str, text: str) -> Callable[..., None]:
@@ -116,9 +118,8 @@ class _CpuKernel:
             F = N // (H * W)
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
-            # a state that fills the cache leaves no room for input that is asked for ahead
             share = N // max(owners, 1) * (np.dtype(program.dtype).itemsize * len(program.states) + 1)
-            values.update(fetches=int(size_of_x >= FETCHED >= share))
+            values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
             if "rest_from" in self._table:

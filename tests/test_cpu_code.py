@@ -14,9 +14,10 @@ from dataclasses import replace
 import llvmlite.binding
 import numpy as np
 import pytest
-from cases import neuron_of
+from cases import assert_same, neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
+from spyke_numba.backends import cpu
 from spyke_numba.backends._cpu_parts import WINDOW
 from spyke_numba.backends._cpu_source import INTERLEAVED
 from spyke_numba.engine import Program
@@ -157,6 +158,37 @@ def test_layers_run_in_several_threads_at_once() -> None:
 def test_programs_differ_in_what_is_compiled_only() -> None:
     program = Program.of(models.get("LIF")(threshold=1.0))
     assert backends.get("cpu").kernel(program) is backends.get("cpu").kernel(replace(program))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_threads_have_as_many_tiles_each(batch: int, threads: int) -> None:
+    for neurons in (3, 20_000, 100_000, 150_000, 300_000, 1_000_001):
+        tile = cpu._tile(batch, neurons, threads, 200)
+        tiles = batch * -(-neurons // tile)
+        few = tiles < 8 * threads and neurons > 2 * cpu.SMALLEST_TILE * threads
+        assert tiles % threads == 0 or not few
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(30, 6, 5), (9, 12, 15), (2, 30, 40)])
+@pytest.mark.parametrize("scope", ["feature", "location", "global"])
+def test_input_that_is_asked_for_ahead_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, scope: str, shape: tuple[int, ...], threads: int
+) -> None:
+    """Maps of a part of a block, of several, and longer ones; few and all of them held."""
+    monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
+    monkeypatch.setattr(cpu, "PARALLEL_NEURONS", 0)
+    x = np.random.default_rng(4).uniform(0, 20, (25, 1, *shape)).astype(np.float32)
+    for k, period in ((2, 3), (shape[0], 5)):
+        runs = []
+        for least in (0, x.nbytes + 1):
+            monkeypatch.setattr(cpu, "FETCHED", least)
+            neuron = models.LIF(threshold=2.0, C=0.016, refractory_timesteps=period)
+            layer = Layer(neuron, shape, 1, KWTA(k=k, scope=scope), "cpu", threads=threads)
+            runs.append(layer.run(x, ("spikes", "winners", "u")))
+        assert runs[0].spikes.any()
+        assert_same(*runs)
 
 
 @pytest.mark.parametrize("periods", ["one", "each"])
