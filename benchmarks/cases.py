@@ -102,7 +102,7 @@ def usable_backends() -> tuple[str, ...]:
     return tuple(name for name in backends.names() if backends.get(name).unavailable() is None)
 
 
-def measure(cases: Iterable[Case], seconds: float, least: int = 3) -> Iterator[list[dict[str, Any]]]:
+def measure(cases: Iterable[Case], seconds: float, least: int = 7) -> Iterator[list[dict[str, Any]]]:
     """Measure cases, those of equal input on the same backend interleaved in one run, and yield each run's rows."""
 
     def run_of(case: Case) -> tuple[tuple[int, ...], str]:
@@ -117,7 +117,7 @@ def measure(cases: Iterable[Case], seconds: float, least: int = 3) -> Iterator[l
         yield measure_group(uniform(shape), list(group), seconds, least)
 
 
-def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int = 3) -> list[dict[str, Any]]:
+def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int = 7) -> list[dict[str, Any]]:
     """Measure cases of one backend whose input is ``x``, interleaved with the floor, and return their rows."""
     given, wait = _given(x, cases[0].backend)
     latest: list[Any] = [None]
