@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from cases import INHIBITIONS, SHAPE, assert_same, input_for, neuron_of, run_case
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
+from spyke_numba.backends._cpu_parts import fma
+from spyke_numba.engine import Program
 
 # ruff: noqa: F821 - a model's functions are bound in the generated code
 pytest.importorskip("torch", reason="torch is not installed")
@@ -56,6 +59,33 @@ def test_what_a_gpu_is_given(
     neuron, x = neuron_of(models.get(name), True), input_for(name, 3)
     expected = run_case(neuron, x, "cpu", "float32", INHIBITIONS[inhibition])
     assert_same(expected, run_case(neuron, x, backend.TorchBackend(), "float32", INHIBITIONS[inhibition]))
+
+
+def test_a_multiply_add_is_rounded_once() -> None:
+    """Against the processor's own; where torch has operations alone, it is put together from those of float64."""
+    import torch
+
+    @numba.njit
+    def fused(a, b, c, out):
+        for i in range(a.size):
+            out[i] = fma(a[i], b[i], c[i])
+
+    generator = np.random.default_rng(6)
+    a, b = generator.normal(size=(2, 20_000)).astype(np.float32)
+    c = (-a * b * (1 + generator.normal(size=a.size) * 1e-6)).astype(np.float32)
+    # ties between two float32 numbers, which only a third operand breaks that is too small for a float64 sum
+    signs = np.array([1, 1, -1, -1, 1, -1], np.float32)
+    a[:6], b[:6] = signs * np.float32(1 + 2.0**-12), 1 + 2.0**-12
+    c[:6] = np.array([1, -1, 1, -1, 0, 0]) * 2.0**-70
+    expected = np.empty_like(a)
+    fused(a, b, c, expected)
+    assert len(set(np.abs(expected[:6]))) == 2
+    program = Program.of(models.get("EIF")(threshold=1.0))
+    composed = importlib.import_module("spyke_numba.backends.torch")._module(program).fma
+    got = composed(*map(torch.from_numpy, (a, b, c))).numpy()
+    np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
+    twice = (a.astype(float) * b.astype(float) + c).astype(np.float32)
+    assert (twice != expected).any()
 
 
 def _keep(u, I):
