@@ -396,9 +396,7 @@ class ModuleSource:
         whole = ", ".join(arguments)
         part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
         # as far ahead as the next row's begin, or that of the row to go on with, where rows may be left out
-        ahead = (
-            f"min({AHEAD}, x0.size)" if counters == "free" and program.inhibition == "feature" else str(AHEAD)
-        )
+        ahead = f"min({AHEAD}, x0.size)" if self.leaves_maps_out else str(AHEAD)
         fetching = _filled(
             _FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)], ahead=[ahead]
         )
@@ -423,6 +421,11 @@ class ModuleSource:
         if counters != "held" and program.inhibition is not None:
             arguments += ["lowest", f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
         return f"{name}({', '.join(arguments)})"
+
+    @property
+    def leaves_maps_out(self) -> bool:
+        """Whether some maps of a sample may be held, and need no input, while others do."""
+        return self.counters == "free" and self.program.inhibition == "feature"
 
     @property
     def v_reset(self) -> str:
@@ -532,7 +535,7 @@ class ModuleSource:
             # of map f, or of the whole sample
             sets = ["f" if scope == "feature" else "0"]
             functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
-            blocks["alike"] = _ALIKE.splitlines() if "f" in sets else []
+            blocks["alike"] = _ALIKE.splitlines() if self.leaves_maps_out else []
             blocks["rest"] = _filled(
                 _REST,
                 set=sets,
@@ -542,7 +545,7 @@ class ModuleSource:
             )
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
-        seek = (_SEEK_WANTED if "f" in sets else _SEEK_NEXT).splitlines()
+        seek = (_SEEK_WANTED if self.leaves_maps_out else _SEEK_NEXT).splitlines()
         blocks["next_at"] = _filled(_NEXT_ROW, seek=seek, item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]

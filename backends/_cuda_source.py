@@ -99,7 +99,7 @@ real, whole, byte, counter, word = np.{real}, np.{whole}, np.uint8, np.int32, np
 WIDTH = {width}
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
 ZERO = np.{real}(0)
-BIAS, HALF, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({bias} - 1), np.{whole}({mantissa_bits})
+BIAS, BIAS_OF_HALF, MANTISSA_BITS = np.{whole}({bias}), np.{whole}({bias} - 1), np.{whole}({mantissa_bits})
 MANTISSA_MASK, ONE_BITS = np.{whole}({mantissa_mask}), np.{whole}({one_bits})
 
 
@@ -140,7 +140,7 @@ def fma(a, b, c):
 
 @cuda.jit(device=True, forceinline=True)
 def half_pow2(n):
-    return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + HALF) << MANTISSA_BITS))
+    return libdevice.{of_bits}(whole((whole(libdevice.{to_whole}(n)) + BIAS_OF_HALF) << MANTISSA_BITS))
 
 
 @cuda.jit(device=True, forceinline=True)

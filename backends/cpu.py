@@ -104,7 +104,6 @@ class _CpuKernel:
             kind = "bool" if name == "spikes" else program.dtype
             values.update({f"steps_of_{name}": steps, f"out_{name}": np.empty((steps, B, N), kind)})
         owners = 0
-        size_of_x = 0 if launch.constant_input else launch.steps * B * N * np.dtype(program.dtype).itemsize
         if launch.winners is None:
             tile = _tile(B, N, threads, launch.steps)
             threads = min(threads, B * -(-N // tile))
@@ -118,7 +117,9 @@ class _CpuKernel:
             F = N // (H * W)
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
-            share = N // max(owners, 1) * (np.dtype(program.dtype).itemsize * len(program.states) + 1)
+            item = np.dtype(program.dtype).itemsize
+            size_of_x = 0 if launch.constant_input else launch.steps * B * N * item
+            share = N // max(owners, 1) * (item * len(program.states) + 1)
             values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)

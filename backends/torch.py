@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch
+from spyke_numba.backends.cpu import elementwise
 from spyke_numba.buffers import BUFFERS
 from spyke_numba.engine import (
     FLOAT_FORMATS,
@@ -49,8 +50,7 @@ import numpy
 import torch
 from torch import abs
 
-from spyke_numba.backends.cpu import elementwise
-from spyke_numba.backends.torch import operator
+from spyke_numba.backends.torch import looped, operator
 
 
 def rint(x):
@@ -86,17 +86,7 @@ def bind(device, by_bits, compiled):
         # one compiled loop with the same bits, for twenty operations on whole tensors
         if compiled:
             return operator(name, "{real}")
-        if not by_bits:
-            return by_operations
-        loop = elementwise(name, "{real}")
-
-        def function(x):
-            x = x.contiguous()
-            y = torch.empty_like(x)
-            loop(x.data_ptr(), y.data_ptr(), x.numel())
-            return y
-
-        return function
+        return looped(name, "{real}") if by_bits else by_operations
 
     # By bits, a mask is a tensor of whole numbers, all bits or none: torch compares into numbers and works on their
     # bits with vectors, but it compares into booleans and chooses by them one at a time.
@@ -260,24 +250,29 @@ def _bounded(line: str, bounds: set[str]) -> str:
     return f"{match[1]}torch.{'maximum' if match[3] == '<' else 'minimum'}({match[2]}, {match[4]})"
 
 
-@cache
-def operator(name: str, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return an elementary function as an operator that torch's compiler calls and does not look into."""
+def looped(name: str, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return an elementary function of tensors on the CPU as one compiled loop."""
     import torch
-
-    from spyke_numba.backends.cpu import elementwise
 
     loop = elementwise(name, dtype)
 
-    def apply(x):
+    def function(x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous()
         y = torch.empty_like(x)
         loop(x.data_ptr(), y.data_ptr(), x.numel())
         return y
 
+    return function
+
+
+@cache
+def operator(name: str, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return such a function as an operator that torch's compiler calls and does not look into."""
+    import torch
+
     qualified = f"spyke_numba::{name}_{dtype}"
     torch.library.define(qualified, "(Tensor x) -> Tensor")
-    torch.library.impl(qualified, "cpu", apply)
+    torch.library.impl(qualified, "cpu", looped(name, dtype))
     torch.library.register_fake(qualified, lambda x: torch.empty_like(x.contiguous()))
     return getattr(torch.ops.spyke_numba, f"{name}_{dtype}").default
 

@@ -31,6 +31,8 @@ DRIVEN: dict[str, dict[str, float]] = {
     "QIF": {"threshold": 10.0, "C": 0.0281},
 }
 STEPS = 200
+#: Least turns of each contestant: one burst on a shared machine moves the median of three.
+TURNS = 7
 #: Above so many neuron-steps the torch backend, one tensor operation after the other, is left out.
 MOST_FOR_TORCH = 20_000_000
 #: Input, the floor's output, two results and memory made ready, for each neuron-step of an interleaved run.
@@ -102,7 +104,7 @@ def usable_backends() -> tuple[str, ...]:
     return tuple(name for name in backends.names() if backends.get(name).unavailable() is None)
 
 
-def measure(cases: Iterable[Case], seconds: float, least: int = 7) -> Iterator[list[dict[str, Any]]]:
+def measure(cases: Iterable[Case], seconds: float, least: int = TURNS) -> Iterator[list[dict[str, Any]]]:
     """Measure cases, those of equal input on the same backend interleaved in one run, and yield each run's rows."""
 
     def run_of(case: Case) -> tuple[tuple[int, ...], str]:
@@ -117,7 +119,9 @@ def measure(cases: Iterable[Case], seconds: float, least: int = 7) -> Iterator[l
         yield measure_group(uniform(shape), list(group), seconds, least)
 
 
-def measure_group(x: np.ndarray, cases: list[Case], seconds: float, least: int = 7) -> list[dict[str, Any]]:
+def measure_group(
+    x: np.ndarray, cases: list[Case], seconds: float, least: int = TURNS
+) -> list[dict[str, Any]]:
     """Measure cases of one backend whose input is ``x``, interleaved with the floor, and return their rows."""
     given, wait = _given(x, cases[0].backend)
     latest: list[Any] = [None]

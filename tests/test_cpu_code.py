@@ -26,9 +26,9 @@ from spyke_numba.ops import sqrt
 on_x86 = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="reads the names of x86-64 instructions"
 )
-with_fma = pytest.mark.skipif(
-    not llvmlite.binding.get_host_cpu_features().get("fma"), reason="this processor has no multiply-add"
-)
+HAS_FMA = llvmlite.binding.get_host_cpu_features().get("fma")
+WITHOUT_FMA = "this processor has no multiply-add"
+with_fma = pytest.mark.skipif(not HAS_FMA, reason=WITHOUT_FMA)
 #: Floating-point arithmetic on whole vectors.
 PACKED = re.compile(r"\bv?(?:add|sub|mul|div|max|min|fmadd\d+)p[sd]\b")
 FUSED = re.compile(r"\bvfn?m(?:add|sub)\w*")
@@ -52,16 +52,18 @@ def wrongly_contracted(code: str, source: str) -> int:
 
 
 @on_x86
-@with_fma
 @pytest.mark.parametrize("inhibition", [None, "feature"])
 @pytest.mark.parametrize("name", models.names())
 def test_the_hot_loop_is_vectorised_and_nothing_else_is_contracted(name: str, inhibition: str | None) -> None:
     program = Program.of(
         neuron_of(models.get(name), False), inhibition=inhibition, compact=inhibition is not None
     )
-    code, source = assembly(program), backends.get("cpu").emit(program, "source")
+    source = backends.get("cpu").emit(program, "source")
+    if "fma(" in source and not HAS_FMA:
+        pytest.skip(WITHOUT_FMA)
+    code = assembly(program)
     # a membrane has at least three operations, and an exponential about twenty more
-    assert len(PACKED.findall(code)) >= (20 if "exp2(" in source else 3)
+    assert len(PACKED.findall(code)) >= (20 if re.search(r"\bexp2?\(", source) else 3)
     assert wrongly_contracted(code, source) == 0
     assert not re.search(r"\bcallq?\b.*\b(exp2?f?|powf?)\b", code)
 
@@ -86,7 +88,7 @@ def test_the_check_sees_a_contraction(name: str) -> None:
     source = backends.get("cpu").emit(Program.of(models.get(name)(threshold=1.0)), "source")
     loose = source.replace("**INNER)\ndef advance", '**INNER, fastmath={"contract"})\ndef advance')
     assert loose != source
-    assert wrongly_contracted(assembly_of(loose), source) != 0
+    assert wrongly_contracted(assembly_of(loose), source) > 0
 
 
 @on_x86

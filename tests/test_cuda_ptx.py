@@ -87,13 +87,13 @@ def test_the_kernel_shown_is_for_the_architecture_asked_for(inhibition: str | No
     assert ptx_tools.link(ptx, "sm_90").spill_bytes == 0
 
 
-def eif_source() -> str:
-    return backends.get("cuda").emit(Program.of(models.get("EIF")(threshold=1.0)), "source")
+def source_of(name: str) -> str:
+    return backends.get("cuda").emit(Program.of(models.get(name)(threshold=1.0)), "source")
 
 
 def spoiled(name: str, before: str, after: str) -> str:
     """Return the PTX of a model's kernel after a change of its source."""
-    text = backends.get("cuda").emit(Program.of(models.get(name)(threshold=1.0)), "source")
+    text = source_of(name)
     changed = text.replace(before, after)
     assert changed != text
     return ptx_tools.compile_ptx(changed)
@@ -104,7 +104,7 @@ def test_a_plain_product_would_be_contracted() -> None:
     before, after = "return libdevice.fmul_rn(a, b)", "return a * b"
     assert ptx_tools.contracted_multiply_adds(spoiled("LIF_Simple", before, after))
     with pytest.raises(AssertionError):
-        check_exact(spoiled("EIF", before, after), "float32", eif_source())
+        check_exact(spoiled("EIF", before, after), "float32", source_of("EIF"))
 
 
 def test_a_literal_would_compute_in_float64() -> None:

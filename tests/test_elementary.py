@@ -39,7 +39,7 @@ def _least(u, I):
 
 
 FUNCTIONS = {"exp": _exp, "exp2": _exp2, "log": _log, "tanh": _tanh, "sqrt": _sqrt}
-#: Greatest error in units in the last place.
+#: Greatest error in units in the last place. That of a float32 tanh is 2.57 in eight million numbers.
 ULPS = {"exp": 1.0, "exp2": 1.0, "log": 1.0, "tanh": 2.6, "sqrt": 0.5}
 #: What mpmath has no function for.
 EXACT = {"exp2": lambda x: mpmath.mpf(2) ** x}

@@ -25,11 +25,11 @@ def _decay_over_step(ts, tau_rc):
     return 1 - ts / tau_rc
 
 
-# What does not wait for u is added first: a step takes as long as its operations wait for each other.
 def _perfect(u, I, gain):
     return u + I * gain
 
 
+# What does not wait for u is added first: a step takes as long as its operations wait for each other.
 def _exact_decay(u, I, resting_potential, decay, gain):
     return (u - resting_potential) * decay + (resting_potential + I * gain)
 
