@@ -222,16 +222,21 @@ def chosen(context, condition, a, b):
     return a(condition, a, a), lambda context, builder, signature, arguments: builder.select(*arguments)
 
 
-@intrinsic
-def larger(context, a, b):
-    """Return the larger of two keys; said to be no NaN, and -0 to be as good as 0, so that a maximum vectorises."""
+def _extreme(relation: str) -> Any:
+    # of two keys; said to be no NaN, and -0 to be as good as 0, so that it vectorises
+    def extreme(context, a, b):
+        def generate(context, builder, signature, arguments):
+            known = ("nnan", "nsz")
+            first = builder.fcmp_ordered(relation, *arguments, flags=known)
+            return builder.select(first, *arguments, flags=known)
 
-    def generate(context, builder, signature, arguments):
-        known = ("nnan", "nsz")
-        first = builder.fcmp_ordered(">", *arguments, flags=known)
-        return builder.select(first, *arguments, flags=known)
+        return a(a, b), generate
 
-    return a(a, b), generate
+    return intrinsic(extreme)
+
+
+larger = _extreme(">")
+smaller = _extreme("<")
 
 
 # ---- Rows
@@ -308,6 +313,8 @@ def largest(keys, lowest):
     best = lowest
     for j in range(keys.size):
         best = larger(keys[j], best)
+        # there may be only a vector or two of them
+        interleaved(1)
     return best
 
 
@@ -327,68 +334,84 @@ def copy_fired(u, fired, lowest, keys):
 
 
 def _search(flagged: bool) -> Callable[..., Any]:
-    # a vector at a time, since a loop that stops would compare one after the other
+    # four vectors at a time, since a loop that stops would compare one number after the other; where those hold the
+    # key, a vector at a time, and what is left at the end one by one
     def generate(context, builder, signature, arguments):
         kind = signature.args[0].dtype
-        count, width = 512 // kind.bitwidth, kind.bitwidth // 8
-        array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-        (size,) = cgutils.unpack_tuple(builder, array.shape)
-        flags = (
-            arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data if flagged else None
-        )
-        real, word, byte = context.get_data_type(kind), ir.IntType(64), ir.IntType(8)
-        vector, bytes_of_it = ir.VectorType(real, count), ir.VectorType(byte, count)
-        wanted = ir.Constant(vector, ir.Undefined)
+        count, item = 512 // kind.bitwidth, kind.bitwidth // 8
+        keys = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        (size,) = cgutils.unpack_tuple(builder, keys.shape)
+        word, byte, real = ir.IntType(64), ir.IntType(8), context.get_data_type(kind)
+        fired = flagged and arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data
+        wanted = {1: arguments[1], count: ir.Constant(ir.VectorType(real, count), ir.Undefined)}
         for lane in range(count):
-            wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
-        before = builder.block
-        whole_vectors, compare, after, singles, single, next_single, end = (
-            builder.append_basic_block(name)
-            for name in ("vectors", "compare", "after", "singles", "single", "next", "end")
-        )
-        full = builder.and_(size, ir.Constant(word, -count))
-        builder.branch(whole_vectors)
-
-        def equal(at, kind, kind_of_flags, ones, align):
-            place = builder.bitcast(builder.gep(array.data, [at]), kind.as_pointer())
-            same = builder.fcmp_ordered(
-                "==", builder.load(place, align=align), wanted if ones > 1 else arguments[1]
+            wanted[count] = builder.insert_element(
+                wanted[count], arguments[1], ir.Constant(ir.IntType(32), lane)
             )
-            if flags is None:
+
+        def loaded(array, at, kind, lanes, align):
+            kind = kind if lanes == 1 else ir.VectorType(kind, lanes)
+            return builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=align)
+
+        def equal(at, lanes):
+            return builder.fcmp_ordered("==", loaded(keys.data, at, real, lanes, item), wanted[lanes])
+
+        def found(at, lanes):
+            # of those that are equal, which fired
+            same = equal(at, lanes)
+            if not flagged:
                 return same
-            place = builder.bitcast(builder.gep(flags, [at]), kind_of_flags.as_pointer())
-            fired = ir.Constant(kind_of_flags, [int(FIRED)] * ones if ones > 1 else int(FIRED))
-            return builder.and_(same, builder.icmp_unsigned("==", builder.load(place, align=1), fired))
+            flags = loaded(fired, at, byte, lanes, 1)
+            one = ir.Constant(flags.type, int(FIRED) if lanes == 1 else [int(FIRED)] * lanes)
+            return builder.and_(same, builder.icmp_unsigned("==", flags, one))
 
-        builder.position_at_end(whole_vectors)
-        at = builder.phi(word)
-        at.add_incoming(ir.Constant(word, 0), before)
-        builder.cbranch(builder.icmp_signed("<", at, full), compare, singles)
-        builder.position_at_end(compare)
-        mask = builder.bitcast(equal(at, vector, bytes_of_it, count, width), ir.IntType(count))
-        at.add_incoming(builder.add(at, ir.Constant(word, count)), compare)
-        none = builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
-        builder.cbranch(none, whole_vectors, after)
-        builder.position_at_end(after)
-        lane = builder.zext(builder.cttz(mask, ir.Constant(ir.IntType(1), 1)), word)
-        in_vector = builder.add(at, lane)
-        builder.branch(end)
+        def loop(first, before, step, is_in):
+            # a loop over places from the first one on, and its blocks: until none is left, or one is in
+            head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            at = builder.phi(word)
+            at.add_incoming(first, before)
+            full = builder.and_(size, ir.Constant(word, -step))
+            builder.cbranch(builder.icmp_signed("<", at, full), body, end)
+            builder.position_at_end(body)
+            stops = is_in(at)
+            following = builder.add(at, ir.Constant(word, step))
+            at.add_incoming(following, body)
+            return at, head, body, end, stops
 
-        builder.position_at_end(singles)
-        one = builder.phi(word)
-        one.add_incoming(full, whole_vectors)
-        builder.cbranch(builder.icmp_signed("<", one, size), single, end)
-        builder.position_at_end(single)
-        builder.cbranch(equal(one, real, byte, 1, width), end, next_single)
-        builder.position_at_end(next_single)
-        one.add_incoming(builder.add(one, ir.Constant(word, 1)), next_single)
-        builder.branch(singles)
+        def any_of(at):
+            masks = [equal(builder.add(at, ir.Constant(word, i * count)), count) for i in range(4)]
+            return builder.or_(builder.or_(masks[0], masks[1]), builder.or_(masks[2], masks[3]))
+
+        def none(mask):
+            bits = builder.bitcast(mask, ir.IntType(count))
+            return bits, builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0))
+
+        four, head, body, end, mask = loop(ir.Constant(word, 0), builder.block, 4 * count, any_of)
+        builder.cbranch(none(mask)[1], head, end)
         builder.position_at_end(end)
-        found = builder.phi(word)
-        found.add_incoming(in_vector, after)
-        found.add_incoming(one, single)
-        found.add_incoming(ir.Constant(word, -1), singles)
-        return found
+        start = builder.phi(word)
+        start.add_incoming(four, head)
+        start.add_incoming(four, body)
+        at, head, body, end, mask = loop(start, end, count, lambda at: found(at, count))
+        after = builder.append_basic_block("after")
+        bits, nothing = none(mask)
+        builder.cbranch(nothing, head, after)
+        builder.position_at_end(after)
+        lane = builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 1)), word)
+        in_vector = builder.add(at, lane)
+        builder.position_at_end(end)
+        one, head, body, end, hit = loop(at, end, 1, lambda at: found(at, 1))
+        builder.cbranch(hit, end, head)
+        builder.position_at_end(after)
+        builder.branch(end)
+        builder.position_at_end(end)
+        place = builder.phi(word)
+        place.add_incoming(in_vector, after)
+        place.add_incoming(one, body)
+        place.add_incoming(ir.Constant(word, -1), head)
+        return place
 
     return generate
 
@@ -407,15 +430,22 @@ def first_fired(context, u, key, fired):
 
 @njit(error_model="numpy", **INNER)
 def enters(key, front_runners):
-    """Return whether fewer maps than can win have had a larger key so far; the smallest then makes room."""
-    if key < front_runners[0]:
-        return False
-    i = 0
-    while i + 1 < front_runners.size and front_runners[i + 1] < key:
-        front_runners[i] = front_runners[i + 1]
-        i += 1
-    front_runners[i] = key
-    return True
+    """Let a map's key enter the largest so far, in ascending order; the smallest makes room, without a branch."""
+    last = front_runners.size - 1
+    for i in range(last):
+        front_runners[i] = larger(front_runners[i], smaller(front_runners[i + 1], key))
+    front_runners[last] = larger(front_runners[last], key)
+
+
+@njit(error_model="numpy", **INNER)
+def find_places(u, fired, map_keys, map_places, first_map, last_map, size, least):
+    """Find where those maps that may win have their keys, while they are in this thread's cache."""
+    for f in range(first_map, last_map):
+        key, lo, hi = map_keys[f], f * size, f * size + size
+        if key > -np.inf:
+            map_places[f] = -1
+            if key >= least:
+                map_places[f] = first_fired(part(u, (), lo, hi), key, part(fired, (), lo, hi))
 
 
 @njit(forceinline=True, **INNER)
@@ -436,25 +466,28 @@ def select(u, fired, map_keys, map_places, k, radius, W, size, won, lowest):
             break
         front = first_place(map_keys, best)
         place = map_places[front]
-        own_u, own_fired = u[front * size : front * size + size], fired[front * size : front * size + size]
+        lo, hi = front * size, front * size + size
+        own_u, own_fired = part(u, (), lo, hi), part(fired, (), lo, hi)
         if place < 0:
             place = first_fired(own_u, best, own_fired)
+        row = place // W
+        column = place - row * W
         allowed = True
         if radius > 0:
             for q in range(n):
-                if near(place // W, won[q, 1], radius) and near(place % W, won[q, 2], radius):
+                if near(row, won[q, 1], radius) and near(column, won[q, 2], radius):
                     allowed = False
-                    for row in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
-                        for column in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
-                            if own_fired[row * W + column] == FIRED:
-                                own_fired[row * W + column] = EXCLUDED
+                    for i in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                        for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                            if own_fired[i * W + j] == FIRED:
+                                own_fired[i * W + j] = EXCLUDED
         if not allowed:
             map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
             continue
         map_keys[front] = lowest
         won[n, 0] = front
-        won[n, 1] = place // W
-        won[n, 2] = place % W
+        won[n, 1] = row
+        won[n, 2] = column
         n += 1
     return n
 

@@ -44,6 +44,7 @@ from spyke_numba.backends._cpu_parts import (
     enters,
     exponent,
     fetch,
+    find_places,
     first_fired,
     fma,
     half_pow2,
@@ -126,6 +127,8 @@ while True:
             front_runners[:] = LOWEST_KEY
         while piece >= 0:
             first_map, last_map = F * piece // pieces, F * (piece + 1) // pieces
+            # to this piece in the next step, whose input is asked for after its last map's
+            returns = pieces <= max(owners, 1) or last_map == F
             f = first_map
             while f < last_map:
                 end = min(f + group, last_map)
@@ -145,26 +148,29 @@ while True:
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
-                    if prune and best > LOWEST_KEY:
+                    if prune:
                         enters(best, front_runners)
                     f = end
                     continue
                 if size == 1:
                     # a population: each neuron is a map of its own
-                    copy_fired(g_u[b, lo:hi], fired[b, lo:hi], lowest, map_keys[b, lo:hi])
-                    map_places[b, lo:hi] = 0
+                    keys_of_row = part(map_keys, (b,), lo, hi)
+                    copy_fired(part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi), lowest, keys_of_row)
+                    part(map_places, (b,), lo, hi)[:] = 0
                     f = end
                     continue
                 for g in range(f, end):
-                    map_keys[b, g], map_places[b, g] = best, -1
-                    if best > LOWEST_KEY:
-                        u_of_g = part(g_u, (b,), g * size, (g + 1) * size)
-                        fired_of_g = part(fired, (b,), g * size, (g + 1) * size)
-                        if end - f > 1:
-                            map_keys[b, g] = largest_fired(u_of_g, fired_of_g, lowest)
-                        if not prune or enters(map_keys[b, g], front_runners):
-                            map_places[b, g] = first_fired(u_of_g, map_keys[b, g], fired_of_g)
+                    map_keys[b, g] = best
+                    if end - f > 1 and best > LOWEST_KEY:
+                        lo, hi = g * size, (g + 1) * size
+                        u_of_map, fired_of_map = part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi)
+                        map_keys[b, g] = largest_fired(u_of_map, fired_of_map, lowest)
+                    if prune:
+                        enters(map_keys[b, g], front_runners)
                 f = end
+            if 1 < size <= row:
+                maps_of_piece = map_keys[b], map_places[b], first_map, last_map
+                find_places(g_u[b], fired[b], *maps_of_piece, size, front_runners[0])
             done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
         concludes = owners == 0 or (done > 0 and completes(turns_b, t, owners, done, pieces))
@@ -206,7 +212,7 @@ if fetches > 0:
 """
 
 _SEEK_NEXT = """\
-if g == last_map and (pieces <= max(owners, 1) or g == F):
+if g == last_map and returns:
     g, then = first_map, t + 1
 """
 
@@ -215,7 +221,7 @@ _SEEK_WANTED = f"""\
 wanted = max(1, {AHEAD} // size)
 while wanted > 0:
     if g == last_map:
-        if then > t or (pieces > max(owners, 1) and g < F):
+        if then > t or not returns:
             break
         g, then = first_map, t + 1
     elif g_r[b, g] > then:
@@ -417,7 +423,10 @@ class ModuleSource:
         ]
         arguments += [f"part(arrays, ({i},), lo, hi)" for i in range(len(program.arrays))] + self.scalars
         if counters == "until":
-            arguments += ["np.uint8(t - first)", f"byte_periods{'[lo:hi]' if self.varying_period else ''}"]
+            arguments += [
+                "np.uint8(t - first)",
+                "part(byte_periods, (), lo, hi)" if self.varying_period else "byte_periods",
+            ]
         if counters != "held" and program.inhibition is not None:
             arguments += ["lowest", f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
         return f"{name}({', '.join(arguments)})"
@@ -429,13 +438,13 @@ class ModuleSource:
 
     @property
     def v_reset(self) -> str:
-        """The potential after a spike: a number, or the neurons' own at the places to be filled in."""
+        """The potential after a spike: a number, or the own ones of the neurons lo to hi."""
         arrays = self.program.arrays
-        return f"arrays[{arrays.index('v_reset')}, {{}}]" if "v_reset" in arrays else "p_v_reset"
+        return f"part(arrays, ({arrays.index('v_reset')},), lo, hi)" if "v_reset" in arrays else "p_v_reset"
 
     def end_window(self, step: str, out: str) -> str:
         # a call of what turns marks into counters
-        periods = f"periods[{'lo:hi' if self.varying_period else '0'}]"
+        periods = "part(periods, (), lo, hi)" if self.varying_period else "periods[0]"
         return f"end_window(part(marks, (), 0, hi - lo), {step} - first, {periods}, part(g_r, (b,), lo, hi), {out})"
 
     def copies(self) -> list[str]:
@@ -444,8 +453,8 @@ class ModuleSource:
         for state in self.program.states:
             copied = f"copy(part(g_{state}, (b,), lo, hi), part(out_{state}, (t, b), lo, hi))"
             if state == "u" and self.program.inhibition is not None:
-                reset = self.v_reset.format("lo:hi")
-                copied = f"copy_reset(g_u[b, lo:hi], fired[b, lo:hi], {reset}, out_u[t, b, lo:hi])"
+                rows = "part(g_u, (b,), lo, hi)", "part(fired, (b,), lo, hi)", self.v_reset
+                copied = f"copy_reset({', '.join(rows)}, part(out_u, (t, b), lo, hi))"
             lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
         if self.program.inhibition is None:
             out = "part(out_refractory, (t, b), lo, hi)"
@@ -476,12 +485,12 @@ class ModuleSource:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W grouped maps pieces owners slots most_runners longest fetches"
+        integers = "k radius H W grouped pieces owners slots most_maps most_runners longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
         table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
-        table.update(map_keys="real, (B, maps)", map_places="np.int64, (B, maps)")
+        table.update(map_keys="real, (B, most_maps)", map_places="np.int64, (B, most_maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
         table.update(front_runners_of="real, (slots, most_runners)", held_of="np.uint8, (slots, longest)")
         return table
@@ -550,9 +559,10 @@ class ModuleSource:
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
-                "held_at(g_r[b], t, held_r[:size])",
+                "held_now = part(held_r, (), 0, size)",
+                "held_at(g_r[b], t, held_now)",
                 "for i in range(1, group):",
-                "    copy(held_r[:size], held_r[i * size:i * size + size])",
+                "    copy(held_now, part(held_r, (), i * size, i * size + size))",
             ]
         period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
         counter = f"g_r[b, {_COUNTER[scope, compact]}]"

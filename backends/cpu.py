@@ -122,7 +122,7 @@ class _CpuKernel:
             share = N // max(owners, 1) * (item * len(program.states) + 1)
             values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
-            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, maps=F, owners=owners, pieces=pieces)
+            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, owners=owners, pieces=pieces)
             if "rest_from" in self._table:
                 if "rest_from" not in launch.scratch:
                     launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)
@@ -173,11 +173,16 @@ class _CpuKernel:
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other
             per_line = LINE // np.dtype(dtype).itemsize
-            most_runners, longest = -(-k // per_line) * per_line, -(-longest // LINE) * LINE
+            most_runners, most_maps = -(-k // per_line) * per_line, -(-F // per_line) * per_line
+            longest = -(-longest // LINE) * LINE
+            map_keys = aligned((B, most_maps), dtype)
+            # those of no map never win
+            map_keys[...] = -np.inf
             launch.scratch[key] = {
                 "won": np.empty((B, k, 3), np.int32),
-                "map_keys": aligned((B, F), dtype),
-                "map_places": aligned((B, F), "int64"),
+                "most_maps": most_maps,
+                "map_keys": map_keys,
+                "map_places": aligned((B, most_maps), "int64"),
                 "slots": slots,
                 "most_runners": most_runners,
                 "front_runners_of": aligned((slots, most_runners), dtype),
