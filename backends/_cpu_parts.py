@@ -67,6 +67,17 @@ def array_at(context, address, dtype, shape):
 
 
 @intrinsic
+def address_of(context, array):
+    """Return the address of an array's memory."""
+
+    def generate(context, builder, signature, arguments):
+        whole = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(whole.data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+@intrinsic
 def part(context, array, place, lo, hi):
     """Return the elements from lo to hi of the row at a place, which is given but for its last index.
 
@@ -144,7 +155,7 @@ def interleaved(context, vectors):
 
 @intrinsic
 def fetch(context, address):
-    """Ask for the next FETCHED_LINES cache lines, into the second-level cache."""
+    """Ask for the FETCHED_LINES cache lines from an address on, into the second-level cache."""
 
     def generate(context, builder, signature, arguments):
         byte, flag, word = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)

@@ -31,6 +31,7 @@ from spyke_numba.backends._cpu_parts import (
     ONE_STEP,
     WINDOW,
     abs,
+    address_of,
     array_at,
     atomic_add,
     begin_window,
@@ -177,6 +178,10 @@ while True:
         if not concludes:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
+        if owners > 0:
+            # what other threads have found, both at once
+            fetch(address_of(map_keys[b]))
+            fetch(address_of(map_places[b]))
         n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
         for q in range(n):
             front = won[b, q, 0]
@@ -490,7 +495,7 @@ class ModuleSource:
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
         table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
-        table.update(map_keys="real, (B, most_maps)", map_places="np.int64, (B, most_maps)")
+        table.update(map_keys="real, (B, most_maps)", map_places="np.int32, (B, most_maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
         table.update(front_runners_of="real, (slots, most_runners)", held_of="np.uint8, (slots, longest)")
         return table
@@ -501,7 +506,7 @@ class ModuleSource:
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
             )
-        lines.append(f"    x_at = at[{list(table).index('x')}]")
+        lines.append("    x_at = address_of(x)")
         # an input that does not change has one row, and an output that nobody asked for has rows for steps together
         rows = {"steps_given": "-1 if steps_of_x == steps else 0"}
         rows |= {

@@ -182,7 +182,7 @@ class _CpuKernel:
                 "won": np.empty((B, k, 3), np.int32),
                 "most_maps": most_maps,
                 "map_keys": map_keys,
-                "map_places": aligned((B, most_maps), "int64"),
+                "map_places": aligned((B, most_maps), "int32"),
                 "slots": slots,
                 "most_runners": most_runners,
                 "front_runners_of": aligned((slots, most_runners), dtype),
