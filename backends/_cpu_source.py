@@ -203,8 +203,8 @@ while True:
             next_step(turns_b, owners)
 """
 
-#: Where the input goes on after a row: in the same map, the next one, or the first one in the next step, of the sample
-#: or of the only piece that the thread has of it.
+#: Where the input goes on after a row if maps may be at rest: in the same map, the next one, or the first one in the
+#: next step, of the sample or of the only piece that the thread has of it.
 _NEXT_ROW = """\
 next_at = 0
 if fetches > 0:
@@ -219,6 +219,11 @@ if fetches > 0:
 _SEEK_NEXT = """\
 if g == last_map and returns:
     g, then = first_map, t + 1
+"""
+
+#: If none is, what is on its way is the same row's input of the next step.
+_NEXT_STEP = """\
+next_at = x_at + (((t + 1) * B + b) * N + lo) * {item} if fetches > 0 else 0
 """
 
 #: Held maps need no input: what is on its way is always the same number of others ahead.
@@ -406,8 +411,10 @@ class ModuleSource:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
         part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
-        # as far ahead as the next row's begin, or that of the row to go on with, where rows may be left out
-        ahead = f"min({AHEAD}, x0.size)" if self.leaves_maps_out else str(AHEAD)
+        # as far ahead as the begin of the row to go on with, unless that is the one behind it
+        ahead = "x0.size" if self.counters != "free" else str(AHEAD)
+        if self.leaves_maps_out:
+            ahead = f"min({AHEAD}, x0.size)"
         fetching = _filled(
             _FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)], ahead=[ahead]
         )
@@ -560,7 +567,8 @@ class ModuleSource:
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
         seek = (_SEEK_WANTED if self.leaves_maps_out else _SEEK_NEXT).splitlines()
-        blocks["next_at"] = _filled(_NEXT_ROW, seek=seek, item=[str(self.item)])
+        next_at = _NEXT_ROW if counters == "free" else _NEXT_STEP
+        blocks["next_at"] = _filled(next_at, seek=seek, item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [
