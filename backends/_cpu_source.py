@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import numpy as np
 
 from spyke_numba.engine import RECORDS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
@@ -106,9 +108,6 @@ while True:
 _COMPETING = """\
 size = H * W
 F = N // size
-# maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
-group = grouped // size if size < grouped // 32 else 1
-row = group * size if size <= grouped else grouped
 front_runners, lowest = front_runners_of[me, :k], lowest_key[0]
 # with many winners it takes longer to tell whether a map can win than to find its place
 prune = k <= 32
@@ -228,7 +227,7 @@ next_at = x_at + (((t + 1) * B + b) * N + lo) * {item} if fetches > 0 else 0
 
 #: Held maps need no input: what is on its way is always the same number of others ahead.
 _SEEK_WANTED = f"""\
-wanted = max(1, {AHEAD} // size)
+wanted = max(1, {AHEAD} // row)
 while wanted > 0:
     if g == last_map:
         if then > t or not returns:
@@ -444,6 +443,13 @@ class ModuleSource:
         return f"{name}({', '.join(arguments)})"
 
     @property
+    def operations(self) -> int:
+        """How many sums, products and the like a neuron's step has."""
+        lines = step_lines(self.program, self.writer, self.counters)
+        lines += helper_lines(lines, self.program.dtype, self.writer, None)
+        return sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse("\n".join(lines))))
+
+    @property
     def leaves_maps_out(self) -> bool:
         """Whether some maps of a sample may be held, and need no input, while others do."""
         return self.counters == "free" and self.program.inhibition == "feature"
@@ -497,7 +503,7 @@ class ModuleSource:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W grouped pieces owners slots most_maps most_runners longest fetches"
+        integers = "k radius H W group row pieces owners slots most_maps most_runners longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")

@@ -23,6 +23,11 @@ SMALLEST_TILE = 8192
 TILE_OF_FEW_STEPS = 4096
 #: Neurons of maps that are advanced together before their winners are looked for, in the first-level cache.
 GROUP = 4096
+#: Neurons of a map that is advanced alone instead. Its last few are no whole vector and go one by one, which takes
+#: longer than a second look for the winner in each map of a group, and all the longer the more operations a step has.
+SMALLEST_ALONE, SMALLEST_ALONE_IF_COSTLY = 176, 352
+#: Operations from which a step is costly: the leaky integrators have fewer.
+COSTLY = 8
 #: Neurons that a thread takes at once from a sample that it shares with others.
 PIECE = 16_384
 #: Below this many neuron-steps a second thread costs more than it gives.
@@ -66,6 +71,7 @@ class _CpuKernel:
         source = ModuleSource(program)
         self._run = _compiled(program.label, source.text())
         self._table, self._counters = tuple(source.table), source.counters
+        self._costly = source.operations >= COSTLY
         self._x = self._table.index("x")
 
     def run(self, launch: Launch) -> None:
@@ -114,7 +120,8 @@ class _CpuKernel:
             values.update(byte_periods=byte_periods, marks_of=marks)
         else:
             k, radius, H, W = launch.winners
-            F = N // (H * W)
+            size = H * W
+            F = N // size
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
             item = np.dtype(program.dtype).itemsize
@@ -122,7 +129,9 @@ class _CpuKernel:
             share = N // max(owners, 1) * (item * len(program.states) + 1)
             values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
-            values.update(k=k, radius=radius, H=H, W=W, grouped=GROUP, owners=owners, pieces=pieces)
+            group = GROUP // size if size < (SMALLEST_ALONE, SMALLEST_ALONE_IF_COSTLY)[self._costly] else 1
+            values.update(k=k, radius=radius, H=H, W=W, owners=owners, pieces=pieces)
+            values.update(group=group, row=min(group * size, GROUP))
             if "rest_from" in self._table:
                 if "rest_from" not in launch.scratch:
                     launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)

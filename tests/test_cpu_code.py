@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import llvmlite.binding
+import numba
 import numpy as np
 import pytest
 from cases import assert_same, neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
 from spyke_numba.backends import cpu
-from spyke_numba.backends._cpu_parts import WINDOW
+from spyke_numba.backends._cpu_parts import FIRED, WINDOW, first_fired, first_place
 from spyke_numba.backends._cpu_source import INTERLEAVED
 from spyke_numba.engine import Program
 from spyke_numba.ops import sqrt
@@ -191,6 +192,45 @@ def test_input_that_is_asked_for_ahead_changes_nothing(
             runs.append(layer.run(x, ("spikes", "winners", "u")))
         assert runs[0].spikes.any()
         assert_same(*runs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["LIF", "AdEx"])
+@pytest.mark.parametrize("scope", ["feature", "location", "global"])
+def test_maps_in_groups_equal_maps_alone(
+    monkeypatch: pytest.MonkeyPatch, scope: str, name: str, threads: int
+) -> None:
+    monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
+    monkeypatch.setattr(cpu, "PARALLEL_NEURONS", 0)
+    # of few values, so that there are ties
+    x = np.random.default_rng(5).integers(0, 9, (40, 1, 24, 12, 15)).astype(np.float32) * 50
+    runs = []
+    for smallest in (0, x.size):
+        monkeypatch.setattr(cpu, "SMALLEST_ALONE", smallest)
+        monkeypatch.setattr(cpu, "SMALLEST_ALONE_IF_COSTLY", smallest)
+        inhibition = KWTA(k=4, scope=scope, radius=1)
+        layer = Layer(models.get(name)(threshold=1.0), x.shape[2:], 1, inhibition, "cpu", threads=threads)
+        runs.append(layer.run(x, ("spikes", "winners", "u")))
+    assert (runs[0].winners >= 0).any()
+    assert_same(*runs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_key_is_found_at_its_first_place(dtype: str) -> None:
+    """Among vectors and what is left at the end of them; where the key stands without a spike, the search goes on."""
+
+    @numba.njit
+    def places(u, key, fired):
+        return first_place(u, key), first_fired(u, key, fired)
+
+    generator = np.random.default_rng(6)
+    for size in range(150):
+        for values in (3, 40, 1000):
+            u = generator.integers(0, values, size).astype(dtype)
+            fired = generator.integers(0, 3, size).astype(np.uint8)
+            key = u.dtype.type(generator.integers(0, values))
+            wanted = [np.flatnonzero(where) for where in (u == key, (u == key) & (fired == FIRED))]
+            assert places(u, key, fired) == tuple(where[0] if where.size else -1 for where in wanted)
 
 
 @pytest.mark.parametrize("periods", ["one", "each"])
