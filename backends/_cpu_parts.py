@@ -376,8 +376,9 @@ def _search(flagged: bool) -> Callable[..., Any]:
             one = ir.Constant(flags.type, int(FIRED) if lanes == 1 else [int(FIRED)] * lanes)
             return builder.and_(same, builder.icmp_unsigned("==", flags, one))
 
-        def loop(first, before, step, is_in):
+        def loop(first, step, is_in):
             # a loop over places from the first one on, and its blocks: until none is left, or one is in
+            before = builder.block
             head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
             builder.branch(head)
             builder.position_at_end(head)
@@ -386,10 +387,8 @@ def _search(flagged: bool) -> Callable[..., Any]:
             full = builder.and_(size, ir.Constant(word, -step))
             builder.cbranch(builder.icmp_signed("<", at, full), body, end)
             builder.position_at_end(body)
-            stops = is_in(at)
-            following = builder.add(at, ir.Constant(word, step))
-            at.add_incoming(following, body)
-            return at, head, body, end, stops
+            at.add_incoming(builder.add(at, ir.Constant(word, step)), body)
+            return at, head, body, end, is_in(at)
 
         def any_of(at):
             masks = [equal(builder.add(at, ir.Constant(word, i * count)), count) for i in range(4)]
@@ -399,13 +398,13 @@ def _search(flagged: bool) -> Callable[..., Any]:
             bits = builder.bitcast(mask, ir.IntType(count))
             return bits, builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0))
 
-        four, head, body, end, mask = loop(ir.Constant(word, 0), builder.block, 4 * count, any_of)
+        four, head, body, end, mask = loop(ir.Constant(word, 0), 4 * count, any_of)
         builder.cbranch(none(mask)[1], head, end)
         builder.position_at_end(end)
         start = builder.phi(word)
         start.add_incoming(four, head)
         start.add_incoming(four, body)
-        at, head, body, end, mask = loop(start, end, count, lambda at: found(at, count))
+        at, head, body, end, mask = loop(start, count, lambda at: found(at, count))
         after = builder.append_basic_block("after")
         bits, nothing = none(mask)
         builder.cbranch(nothing, head, after)
@@ -413,7 +412,7 @@ def _search(flagged: bool) -> Callable[..., Any]:
         lane = builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 1)), word)
         in_vector = builder.add(at, lane)
         builder.position_at_end(end)
-        one, head, body, end, hit = loop(at, end, 1, lambda at: found(at, 1))
+        one, head, body, end, hit = loop(at, 1, lambda at: found(at, 1))
         builder.cbranch(hit, end, head)
         builder.position_at_end(after)
         builder.branch(end)
@@ -454,9 +453,8 @@ def find_places(u, fired, map_keys, map_places, first_map, last_map, size, least
     for f in range(first_map, last_map):
         key, lo, hi = map_keys[f], f * size, f * size + size
         if key > -np.inf:
-            map_places[f] = -1
-            if key >= least:
-                map_places[f] = first_fired(part(u, (), lo, hi), key, part(fired, (), lo, hi))
+            own_u, own_fired = part(u, (), lo, hi), part(fired, (), lo, hi)
+            map_places[f] = first_fired(own_u, key, own_fired) if key >= least else -1
 
 
 @njit(forceinline=True, **INNER)

@@ -127,8 +127,7 @@ while True:
             front_runners[:] = LOWEST_KEY
         while piece >= 0:
             first_map, last_map = F * piece // pieces, F * (piece + 1) // pieces
-            # to this piece in the next step, whose input is asked for after its last map's
-            returns = pieces <= max(owners, 1) or last_map == F
+            {returns}
             f = first_map
             while f < last_map:
                 end = min(f + group, last_map)
@@ -178,7 +177,7 @@ while True:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
         if owners > 0:
-            # what other threads have found, both at once
+            # what other threads have found, or its first lines, both at once
             fetch(address_of(map_keys[b]))
             fetch(address_of(map_places[b]))
         n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
@@ -220,11 +219,6 @@ if g == last_map and returns:
     g, then = first_map, t + 1
 """
 
-#: If none is, what is on its way is the same row's input of the next step.
-_NEXT_STEP = """\
-next_at = x_at + (((t + 1) * B + b) * N + lo) * {item} if fetches > 0 else 0
-"""
-
 #: Held maps need no input: what is on its way is always the same number of others ahead.
 _SEEK_WANTED = f"""\
 wanted = max(1, {AHEAD} // row)
@@ -238,6 +232,11 @@ while wanted > 0:
     else:
         wanted -= 1
         g += wanted > 0
+"""
+
+#: Where no map is ever at rest, what is on its way is the same row's input of the next step.
+_NEXT_STEP = """\
+next_at = x_at + (((t + 1) * B + b) * N + lo) * {item} if fetches > 0 else 0
 """
 
 #: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
@@ -555,26 +554,27 @@ class ModuleSource:
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "next_at")
+        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "next_at")
         blocks: dict[str, list[str]] = {name: [] for name in names}
-        sets: list[str] = []
         if counters == "free":
-            # of map f, or of the whole sample
-            sets = ["f" if scope == "feature" else "0"]
             functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
             blocks["alike"] = _ALIKE.splitlines() if self.leaves_maps_out else []
             blocks["rest"] = _filled(
                 _REST,
-                set=sets,
+                # of map f, or of the whole sample
+                set=["f" if scope == "feature" else "0"],
                 rest=[self.call("rest", "held")],
                 stay=[self.call("stay", "held")],
                 record=self.copies(),
             )
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
-        seek = (_SEEK_WANTED if self.leaves_maps_out else _SEEK_NEXT).splitlines()
-        next_at = _NEXT_ROW if counters == "free" else _NEXT_STEP
-        blocks["next_at"] = _filled(next_at, seek=seek, item=[str(self.item)])
+            # to this piece in the next step, whose input is asked for after its last map's
+            blocks["returns"] = ["returns = pieces <= max(owners, 1) or last_map == F"]
+            seek = (_SEEK_WANTED if self.leaves_maps_out else _SEEK_NEXT).splitlines()
+            blocks["next_at"] = _filled(_NEXT_ROW, seek=seek, item=[str(self.item)])
+        else:
+            blocks["next_at"] = _filled(_NEXT_STEP, item=[str(self.item)])
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [

@@ -71,7 +71,7 @@ class _CpuKernel:
         source = ModuleSource(program)
         self._run = _compiled(program.label, source.text())
         self._table, self._counters = tuple(source.table), source.counters
-        self._costly = source.operations >= COSTLY
+        self._costly = program.inhibition is not None and source.operations >= COSTLY
         self._x = self._table.index("x")
 
     def run(self, launch: Launch) -> None:
@@ -129,7 +129,9 @@ class _CpuKernel:
             share = N // max(owners, 1) * (item * len(program.states) + 1)
             values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
-            group = GROUP // size if size < (SMALLEST_ALONE, SMALLEST_ALONE_IF_COSTLY)[self._costly] else 1
+            # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
+            smallest_alone = SMALLEST_ALONE_IF_COSTLY if self._costly else SMALLEST_ALONE
+            group = GROUP // size if size < smallest_alone else 1
             values.update(k=k, radius=radius, H=H, W=W, owners=owners, pieces=pieces)
             values.update(group=group, row=min(group * size, GROUP))
             if "rest_from" in self._table:
