@@ -170,6 +170,13 @@ def fetch(context, address):
     return types.none(types.int64), generate
 
 
+@njit(forceinline=True, **INNER)
+def fetch_row(address, size):
+    """Ask for so many bytes, rounded up to what `fetch` asks for."""
+    for at in range(0, size, FETCHED_LINES * LINE):
+        fetch(address + at)
+
+
 # ---- Operations that elementary functions are written in
 
 

@@ -47,6 +47,7 @@ from spyke_numba.backends._cpu_parts import (
     enters,
     exponent,
     fetch,
+    fetch_row,
     find_places,
     first_fired,
     fma,
@@ -114,12 +115,14 @@ prune = k <= 32
 {prepare}
 b = -1
 while True:
-    # samples one after the other where threads share each, else whichever has not been taken
-    b = b + 1 if owners > 0 else atomic_add(progress, 1)
-    if b >= B:
+    # samples one after the other where threads share each; else neighbours for each thread, which share cache lines
+    b = b + 1 if owners > 0 else claim(progress + 2 * LINE, 0, me, slots, B)
+    if b < 0 or b >= B:
         break
     turns_b = progress + (2 + b * (owners + 2)) * LINE
     for t in range(steps):
+        upcoming = min(t + 1, steps - 1)
+        {next_rows}
         piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
         done = 0
         if piece >= 0:
@@ -137,7 +140,7 @@ while True:
                 lo = hi = f * size
                 while hi < end * size:
                     lo, hi = hi, min(hi + row, end * size)
-                    {next_at}
+                    {input_ahead}
                     best_of_row = {advance}
                     {record}
                     if size > row:
@@ -201,17 +204,31 @@ while True:
             next_step(turns_b, owners)
 """
 
-#: Where the input goes on after a row if maps may be at rest: in the same map, the next one, or the first one in the
-#: next step, of the sample or of the only piece that the thread has of it.
-_NEXT_ROW = """\
-next_at = 0
+#: The input that is on its way while a row is advanced, where no map is left out: the same row's in the next step.
+_A_STEP_AHEAD = """\
+ahead = hi - lo if fetches > 0 else 0
+next_at = x_at + (((upcoming & steps_given) * B + b) * N + lo) * {item}
+"""
+
+#: Or what is `ahead` neurons further on: in the same map, in the next one, or in the first one of the next step, of the
+#: sample or of the only piece that the thread has of it.
+_A_ROW_AHEAD = """\
+ahead = next_at = 0
 if fetches > 0:
-    following, then = hi, t
+    ahead, following, then = {ahead}, hi, t
     if hi == end * size:
         g = end
         {seek}
         following = g * size
-    next_at = x_at + ((then * B + b) * N + following) * {item}
+    next_at = x_at + (((then & steps_given) * B + b) * N + following) * {item}
+"""
+
+#: A step ahead, it is not known yet who wins and needs no input then: only where winners are few.
+_EITHER = """\
+if step_ahead > 0:
+    {a_step_ahead}
+else:
+    {a_row_ahead}
 """
 
 _SEEK_NEXT = """\
@@ -232,11 +249,6 @@ while wanted > 0:
     else:
         wanted -= 1
         g += wanted > 0
-"""
-
-#: Where no map is ever at rest, what is on its way is the same row's input of the next step.
-_NEXT_STEP = """\
-next_at = x_at + (((t + 1) * B + b) * N + lo) * {item} if fetches > 0 else 0
 """
 
 #: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
@@ -260,6 +272,7 @@ if g_r[b, {set}] > t:
         else:
             {rest}
         {record}
+        {fetch}
     for g in range(f, end):
         if map_keys[b, g] != LOWEST_KEY:
             map_keys[b, g] = LOWEST_KEY
@@ -267,20 +280,20 @@ if g_r[b, {set}] > t:
     continue
 """
 
-#: While a block of neurons is advanced, the input of a later one is on its way.
+#: While a block of neurons is advanced, the input of a later one is on its way, and what its outputs of the next step
+#: will overwrite.
 _FETCHING = f"""\
 best = lowest
-if next_at == 0:
+if ahead == 0:
     return {{inner}}({{whole}})
-ahead = {{ahead}}
 for at in range(0, x0.size, {BLOCK}):
     to = min(at + {BLOCK}, x0.size)
     later = at + ahead
     place = row_at + later * {{item}}
     if later >= x0.size:
         place = next_at + (later - x0.size) * {{item}}
-    for line in range(0, (to - at) * {{item}}, FETCHED_LINES * LINE):
-        fetch(place + line)
+    fetch_row(place, (to - at) * {{item}})
+    {{fetch}}
     best = larger({{inner}}({{part}}), best)
 return best
 """
@@ -409,14 +422,13 @@ class ModuleSource:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
         part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
-        # as far ahead as the begin of the row to go on with, unless that is the one behind it
-        ahead = "x0.size" if self.counters != "free" else str(AHEAD)
-        if self.leaves_maps_out:
-            ahead = f"min({AHEAD}, x0.size)"
-        fetching = _filled(
-            _FETCHING, inner=[inner], whole=[whole], part=[part], item=[str(self.item)], ahead=[ahead]
-        )
-        lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, row_at, next_at):"]
+        fetch = [
+            f"fetch_row(next_{name} + at * {n}, (to - at) * {n})" for name, n in self.bytes_written.items()
+        ]
+        items = {"item": [str(self.item)], "fetch": fetch}
+        fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], **items)
+        ahead = ", ".join(["row_at", "next_at", "ahead", *(f"next_{name}" for name in self.written)])
+        lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, {ahead}):"]
         return [*lines, *(f"    {line}" for line in fetching), "", ""]
 
     def call(self, name: str, counters: Counters, times: int = 1) -> str:
@@ -438,7 +450,9 @@ class ModuleSource:
                 "part(byte_periods, (), lo, hi)" if self.varying_period else "byte_periods",
             ]
         if counters != "held" and program.inhibition is not None:
-            arguments += ["lowest", f"x_at + ((t * B + b) * N + lo) * {self.item}", "next_at"]
+            row_at = f"x_at + (((t & steps_given) * B + b) * N + lo) * {self.item}"
+            arguments += ["lowest", row_at, "next_at", "ahead"]
+            arguments += [f"next_{name} + lo * {n}" for name, n in self.bytes_written.items()]
         return f"{name}({', '.join(arguments)})"
 
     @property
@@ -447,6 +461,11 @@ class ModuleSource:
         lines = step_lines(self.program, self.writer, self.counters)
         lines += helper_lines(lines, self.program.dtype, self.writer, None)
         return sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse("\n".join(lines))))
+
+    @property
+    def bytes_written(self) -> dict[str, int]:
+        """Bytes per neuron of what the rows write of themselves."""
+        return {name: 1 if name == "spikes" else self.item for name in self.written}
 
     @property
     def leaves_maps_out(self) -> bool:
@@ -502,14 +521,15 @@ class ModuleSource:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W group row pieces owners slots most_maps most_runners longest fetches"
+        integers = "k radius H W group row pieces owners slots most_winners most_maps longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
-        table.update(lowest_key="real, (1,)", won="np.int32, (B, k, 3)", fired="np.uint8, (B, N)")
+        table.update(lowest_key="real, (1,)", won="np.int32, (B, most_winners, 3)", fired="np.uint8, (B, N)")
         table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
+        table.update(dict.fromkeys(["step_ahead"] * self.leaves_maps_out))
         table.update(map_keys="real, (B, most_maps)", map_places="np.int32, (B, most_maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
-        table.update(front_runners_of="real, (slots, most_runners)", held_of="np.uint8, (slots, longest)")
+        table.update(front_runners_of="real, (slots, most_winners)", held_of="np.uint8, (slots, longest)")
         return table
 
     def head(self) -> list[str]:
@@ -554,11 +574,18 @@ class ModuleSource:
         scope, compact = program.inhibition, program.compact
         assert scope is not None
         functions = self.row("advance", counters)
-        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "next_at")
+        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "input_ahead", "fetch")
         blocks: dict[str, list[str]] = {name: [] for name in names}
+        item, written = [str(self.item)], self.bytes_written.items()
+        blocks["next_rows"] = [
+            f"next_{name} = address_of(out_{name}) + ((upcoming & rows_of_{name}) * B + b) * N * {n}"
+            for name, n in written
+        ]
+        blocks["input_ahead"] = _filled(_A_STEP_AHEAD, item=item)
         if counters == "free":
             functions += [*self.row("rest", "held"), *self.row("stay", "held", at_rest=True)]
             blocks["alike"] = _ALIKE.splitlines() if self.leaves_maps_out else []
+            fetch = [f"fetch_row(next_{name} + lo * {n}, (hi - lo) * {n})" for name, n in written]
             blocks["rest"] = _filled(
                 _REST,
                 # of map f, or of the whole sample
@@ -566,15 +593,20 @@ class ModuleSource:
                 rest=[self.call("rest", "held")],
                 stay=[self.call("stay", "held")],
                 record=self.copies(),
+                fetch=["if fetches > 0:", *(f"    {line}" for line in fetch)],
             )
             # from the second step that it is held on
             blocks["rests"] = ["rest_from[b, j] = t + 2"]
             # to this piece in the next step, whose input is asked for after its last map's
             blocks["returns"] = ["returns = pieces <= max(owners, 1) or last_map == F"]
             seek = (_SEEK_WANTED if self.leaves_maps_out else _SEEK_NEXT).splitlines()
-            blocks["next_at"] = _filled(_NEXT_ROW, seek=seek, item=[str(self.item)])
-        else:
-            blocks["next_at"] = _filled(_NEXT_STEP, item=[str(self.item)])
+            # as far ahead as the begin of the row to go on with, unless that is the one behind it
+            ahead = f"min({AHEAD}, hi - lo)" if self.leaves_maps_out else str(AHEAD)
+            either = {"a_step_ahead": blocks["input_ahead"]}
+            either["a_row_ahead"] = _filled(_A_ROW_AHEAD, seek=seek, item=item, ahead=[ahead])
+            blocks["input_ahead"] = (
+                _filled(_EITHER, **either) if self.leaves_maps_out else either["a_row_ahead"]
+            )
         if counters == "shared":
             blocks["prepare"] = ["held_r = held_of[me]"]
             blocks["tiling"] = [

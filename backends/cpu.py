@@ -34,8 +34,10 @@ PIECE = 16_384
 PARALLEL_NEURON_STEPS = 800_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
 PARALLEL_NEURONS = 16_384
-#: Bytes of input from which it is asked for ahead: less may well be in the second-level cache.
+#: Bytes of input and output from which they are asked for ahead: less may well be in the second-level cache.
 FETCHED = 2**20
+#: Winners are few among maps if there is one for so many. What is asked for ahead for a map that wins is for nothing.
+FEW_WINNERS = 8
 #: Bytes of a thread's state above which nothing is asked for ahead: it would drive the state out of that cache.
 LARGEST_STATE = 2**20
 
@@ -51,6 +53,11 @@ def _compiled(label: str, text: str) -> Callable[..., None]:
 def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
     """Return an elementary function over memory: addresses of the arguments and the results, and how many."""
     return _compiled(f"{name}_{dtype}", elementwise_source(name, dtype))
+
+
+def _in_lines(count: int, size: int) -> int:
+    # at least so many, of so many bytes or a multiple of them, that fill whole cache lines
+    return -(-count * size // LINE) * LINE // size
 
 
 def _tile(B: int, N: int, threads: int, steps: int) -> int:
@@ -71,6 +78,7 @@ class _CpuKernel:
         source = ModuleSource(program)
         self._run = _compiled(program.label, source.text())
         self._table, self._counters = tuple(source.table), source.counters
+        self._written = source.bytes_written
         self._costly = program.inhibition is not None and source.operations >= COSTLY
         self._x = self._table.index("x")
 
@@ -125,9 +133,11 @@ class _CpuKernel:
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
             threads = owners or min(threads, B)
             item = np.dtype(program.dtype).itemsize
-            size_of_x = 0 if launch.constant_input else launch.steps * B * N * item
+            per_step = B * N * (0 if launch.constant_input else item)
+            per_step += sum(B * N * size for name, size in self._written.items() if name in launch.outputs)
             share = N // max(owners, 1) * (item * len(program.states) + 1)
-            values.update(fetches=int(size_of_x >= FETCHED and share <= LARGEST_STATE))
+            values.update(fetches=int(launch.steps * per_step >= FETCHED and share <= LARGEST_STATE))
+            values.update(step_ahead=int(k * FEW_WINNERS <= F))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
             smallest_alone = SMALLEST_ALONE_IF_COSTLY if self._costly else SMALLEST_ALONE
@@ -140,7 +150,8 @@ class _CpuKernel:
                 values.update(rest_from=launch.scratch["rest_from"])
             values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
-        progress = aligned((2 + B * (owners + 2 if owners else 0), LINE // 8), "int64")
+        counts = B * (owners + 2) if owners else threads
+        progress = aligned((2 + counts, LINE // 8), "int64")
         values["progress"] = progress
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
@@ -183,20 +194,18 @@ class _CpuKernel:
         key = ("kwta", k, slots, longest)
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other
-            per_line = LINE // np.dtype(dtype).itemsize
-            most_runners, most_maps = -(-k // per_line) * per_line, -(-F // per_line) * per_line
-            longest = -(-longest // LINE) * LINE
+            most_winners, most_maps, longest = _in_lines(k, 4), _in_lines(F, 4), _in_lines(longest, 1)
             map_keys = aligned((B, most_maps), dtype)
             # those of no map never win
             map_keys[...] = -np.inf
             launch.scratch[key] = {
-                "won": np.empty((B, k, 3), np.int32),
+                "most_winners": most_winners,
+                "won": aligned((B, most_winners, 3), "int32"),
                 "most_maps": most_maps,
                 "map_keys": map_keys,
                 "map_places": aligned((B, most_maps), "int32"),
                 "slots": slots,
-                "most_runners": most_runners,
-                "front_runners_of": aligned((slots, most_runners), dtype),
+                "front_runners_of": aligned((slots, most_winners), dtype),
                 "longest": longest,
                 "held_of": aligned((slots, longest), "uint8"),
             }
