@@ -179,19 +179,21 @@ def test_threads_have_as_many_tiles_each(batch: int, threads: int) -> None:
 def test_input_that_is_asked_for_ahead_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, scope: str, shape: tuple[int, ...], threads: int
 ) -> None:
-    """Maps of a part of a block, of several, and longer ones; few and all of them held."""
+    """Maps of a part of a block, of several, and longer ones; few and all of them held; a step ahead, or a row."""
     monkeypatch.setattr(cpu, "PARALLEL_NEURON_STEPS", 0)
     monkeypatch.setattr(cpu, "PARALLEL_NEURONS", 0)
     x = np.random.default_rng(4).uniform(0, 20, (25, 1, *shape)).astype(np.float32)
     for k, period in ((2, 3), (shape[0], 5)):
         runs = []
-        for least in (0, x.nbytes + 1):
+        for least, few_winners in ((0, 0), (0, shape[0] + 1), (2**60, 0)):
             monkeypatch.setattr(cpu, "FETCHED", least)
+            monkeypatch.setattr(cpu, "FEW_WINNERS", few_winners)
             neuron = models.LIF(threshold=2.0, C=0.016, refractory_timesteps=period)
             layer = Layer(neuron, shape, 1, KWTA(k=k, scope=scope), "cpu", threads=threads)
             runs.append(layer.run(x, ("spikes", "winners", "u")))
         assert runs[0].spikes.any()
-        assert_same(*runs)
+        for run in runs[1:]:
+            assert_same(runs[0], run)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
