@@ -538,6 +538,19 @@ atomic_replace = _atomic(
 
 
 @intrinsic
+def call(context, function, first, second):
+    """Call the compiled function of two integers at an address."""
+
+    def generate(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word, word])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def pause(context):
     """Tell the processor that this is a loop of looks."""
 
@@ -550,7 +563,41 @@ def pause(context):
     return types.none(), generate
 
 
-_yield = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else pause
+#: Let another thread have the core.
+rest = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else pause
+
+
+if os.name == "posix":
+    _read = types.ExternalFunction("read", types.intp(types.intc, types.intp, types.uintp))
+    _write = types.ExternalFunction("write", types.intp(types.intc, types.intp, types.uintp))
+    _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
+
+    @njit(**INNER)
+    def sleep(asleep, alarm):
+        """Sleep until a file has a byte, and take it; the number at an address is 0 from then on."""
+        while _read(np.int32(alarm), asleep + 8, np.uint64(1)) != 1:
+            # a signal has come; or the file was closed, together with all others perhaps
+            _usleep(np.uint32(1000))
+            if atomic_load(asleep) == 0:
+                break
+
+    @njit(**INNER)
+    def wake(memory, alarm, count):
+        """Write so many bytes from anywhere."""
+        _write(np.int32(alarm), memory, np.uint64(count))
+
+else:
+    _sleep = types.ExternalFunction("Sleep", types.void(types.uint32))
+
+    @njit(**INNER)
+    def sleep(asleep, alarm):
+        """Sleep until the number at an address is 0."""
+        while atomic_load(asleep) != 0:
+            _sleep(np.uint32(1))
+
+    @njit(**INNER)
+    def wake(memory, alarm, count):
+        """Do nothing: those that sleep look at their numbers."""
 
 
 @njit(**INNER)
@@ -562,7 +609,7 @@ def wait_until(counter, least):
         if looks < PATIENCE:
             pause()
         else:
-            _yield()
+            rest()
 
 
 @njit(**INNER)

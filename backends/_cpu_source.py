@@ -75,7 +75,7 @@ LOWEST_KEY = real(-np.inf)
 '''
 
 # an explicit signature: it is compiled, or comes from the disk, when the module is loaded
-_JIT = '@njit("void(int64[::1], int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
+_JIT = '@njit("void(int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)'
 _JIT_ROW = '@njit(error_model="numpy", **INNER)'
 # a map is short: to call a function with its dozens of arguments would take a tenth of its time
 _JIT_MAP = '@njit(error_model="numpy", forceinline=True, **INNER)'
@@ -533,7 +533,8 @@ class ModuleSource:
         return table
 
     def head(self) -> list[str]:
-        lines, table = [_JIT, "def run(at, me):", "    use_widest_vectors()"], self.table
+        lines, table = [_JIT, "def run(table, me):", "    use_widest_vectors()"], self.table
+        lines.append(f"    at = array_at(table, np.int64, ({len(table)},))")
         for i, (name, array) in enumerate(table.items()):
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"

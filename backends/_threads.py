@@ -1,4 +1,4 @@
-"""Threads that run compiled kernels together: they find each other through counters in memory, within microseconds."""
+"""Threads that run compiled kernels together: they find each other through numbers in memory, within a microsecond."""
 
 from __future__ import annotations
 
@@ -6,98 +6,140 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from queue import SimpleQueue
 from types import ModuleType
+from typing import Any
 
-import numpy as np
-
-from spyke_numba.buffers import address
+from spyke_numba.buffers import address, aligned
 from spyke_numba.generated import load_module
 
 #: Bytes from one counter to the next, each in a cache line of its own.
 LINE = 64
-#: Looks of a thread without work at the counter, about 0.1 ms of them, before it sleeps: to wake it takes as long.
+#: Looks of a thread without work at the team's call, about 0.1 ms of them, before it sleeps: to wake it takes as long.
 _LOOKS = 3000
+#: A call, in one number: whether it is open to more threads, how many have joined it, and from this bit on its own
+#: number.
+_OPEN, _ONE_MORE, _NUMBER = 1, 2, 32
 
-_IDLE = '''\
-"""Generated for threads without work. Do not edit."""
+# a thread goes from one call to the next, and sleeps, without Python, whose lock it would have to wait for, and the
+# caller for it
+_TEAM = f'''\
+"""Generated for threads that work together. Do not edit."""
 
 from numba import njit
 
-from spyke_numba.backends._cpu_parts import atomic_load, pause, wait_until
+from spyke_numba.backends._cpu_parts import (
+    INNER,
+    atomic_load,
+    atomic_replace,
+    call,
+    pause,
+    rest,
+    sleep,
+    wait_until,
+    wake,
+)
 
 
-@njit("boolean(int64, int64, int64)", cache=True, nogil=True, _nrt=False)
-def changes(counter, value, looks):
-    """Look at the number at an address until it is another, and return whether it is."""
-    for _ in range(looks):
-        if atomic_load(counter) != value:
-            return True
-        pause()
-    return False
+@njit(**INNER)
+def is_new(call, seen):
+    return (call & {_OPEN}) != 0 and call >> {_NUMBER} != seen
+
+
+@njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
+def begin(team, threads, alarm, kernel, table):
+    """Open a call of a kernel to the team, by the addresses of the kernel and of what it works on."""
+    atomic_replace(team + {LINE}, atomic_load(team + {LINE}), kernel)
+    atomic_replace(team + {LINE + 8}, atomic_load(team + {LINE + 8}), table)
+    last = atomic_load(team)
+    atomic_replace(team, last, (((last >> {_NUMBER}) + 1) << {_NUMBER}) | {_OPEN})
+    woken = 0
+    for i in range(1, threads):
+        woken += atomic_replace(team + (1 + i) * {LINE}, 1, 0)
+    if woken > 0:
+        wake(team, alarm, woken)
+
+
+@njit("void(int64, int64, int64)", cache=True, nogil=True, _nrt=False)
+def serve(team, me, alarm):
+    """Take part in calls for ever; without any for a while, sleep until the file of alarms has a byte."""
+    asleep, seen, looked = team + (1 + me) * {LINE}, 0, 0
+    while True:
+        now = atomic_load(team)
+        if is_new(now, seen):
+            if atomic_replace(team, now, now + {_ONE_MORE}):
+                seen, looked = now >> {_NUMBER}, 0
+                call(atomic_load(team + {LINE}), atomic_load(team + {LINE + 8}), me)
+        elif looked < {_LOOKS}:
+            looked += 1
+            pause()
+        else:
+            looked = 0
+            atomic_replace(asleep, 0, 1)
+            # whoever has seen this thread asleep sends an alarm, which must be taken
+            if not is_new(atomic_load(team), seen) or not atomic_replace(asleep, 1, 0):
+                sleep(asleep, alarm)
+                # the caller goes on first if it was woken in the caller's place
+                rest()
 
 
 @njit("void(int64, int64)", cache=True, nogil=True, _nrt=False)
-def wait(counter, least):
-    """Wait until the number at the address is at least so large."""
-    wait_until(counter, least)
+def end(team, ended):
+    """Close the call, if one is open, and wait until the number at an address counts all who joined it as ended."""
+    now = atomic_load(team)
+    if not now & {_OPEN}:
+        return
+    while not atomic_replace(team, now, now & ~{_OPEN}):
+        now = atomic_load(team)
+    wait_until(ended, (now & {2**_NUMBER - 1}) // {_ONE_MORE})
 '''
 
 
 @cache
-def _idle() -> ModuleType:
+def _compiled() -> ModuleType:
     from spyke_numba.backends._cpu_parts import COMPILER
 
-    return load_module("threads", _IDLE, COMPILER)
+    return load_module("threads", _TEAM, COMPILER)
 
 
 class _Team:
     """Threads beside the caller's, which stay awake for a moment after each call."""
 
     def __init__(self, threads: int):
-        self._idle = _idle()
-        self._lock = threading.Lock()
-        self._calls = np.zeros(1, np.int64)
-        self._work: Callable[[int], None] | None = None
-        self._begun = 0
-        self._asleep = [False] * (threads - 1)
-        self._alarms: list[SimpleQueue[None]] = [SimpleQueue() for _ in self._asleep]
-        for i in range(threads - 1):
-            threading.Thread(target=self._serve, args=(i,), name="spyke_numba", daemon=True).start()
+        self._compiled, self._threads = _compiled(), threads
+        # what the compiled functions call a team: the call, its kernel and table, and who is asleep
+        self._numbers = aligned((1 + threads, LINE // 8), "int64")
+        self._numbers[...] = 0
+        self._at = address(self._numbers)
+        self._alarms, self._alarm = os.pipe()
+        for me in range(1, threads):
+            threading.Thread(target=self._serve, args=(me,), name="spyke_numba", daemon=True).start()
 
-    def run(self, work: Callable[[int], None], ended: int) -> None:
+    def _serve(self, me: int) -> None:
+        # while this goes on there is a reference to the memory
+        self._compiled.serve(self._at, me, self._alarms)
+
+    def run(self, kernel: Kernel, table: int, ended: int) -> None:
         """Do what `Teams.run` says."""
-        with self._lock:
-            self._work, self._begun = work, 0
-            self._calls[0] += 1
         try:
-            for asleep, alarm in zip(self._asleep, self._alarms, strict=True):
-                if asleep:
-                    alarm.put(None)
-            work(0)
+            self._compiled.begin(self._at, self._threads, self._alarm, kernel.address, table)
+            kernel.run(table, 0)
         finally:
             # who comes after this finds no work, so that nobody waits for a thread that still wakes up; all others are
             # waited for, interrupt or not, since they write into memory that may be gone afterwards
-            with self._lock:
-                self._work, begun = None, self._begun
-            if begun:
-                self._idle.wait(ended, begun)
+            self._compiled.end(self._at, ended)
 
-    def _serve(self, i: int) -> None:
-        counter, seen = address(self._calls), 0
-        while True:
-            if not self._idle.changes(counter, seen, _LOOKS):
-                self._asleep[i] = True
-                # an alarm may be left from a call that was seen without it
-                while self._calls[0] == seen:
-                    self._alarms[i].get()
-                self._asleep[i] = False
-            with self._lock:
-                seen, work = int(self._calls[0]), self._work
-                self._begun += work is not None
-            if work is not None:
-                work(i + 1)
-            del work
+
+class Kernel:
+    """A compiled function ``run(table, thread)`` of two integers, the first the address of what it works on.
+
+    Threads other than 0 add 1 to a number that is known to it from there when they end.
+    """
+
+    def __init__(self, run: Any):
+        self.run: Callable[[int, int], None] = run
+        (compiled,) = run.overloads.values()
+        #: Where other compiled code finds it.
+        self.address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
 
 
 class Teams:
@@ -109,19 +151,21 @@ class Teams:
             # a child has no threads but the one that forked
             os.register_at_fork(after_in_child=self._free.clear)
 
-    def run(self, work: Callable[[int], None], threads: int, ended: int) -> None:
-        """Call ``work(thread)`` on up to so many threads, this one being 0, and return when all have ended.
+    def run(self, kernel: Kernel, table: int, threads: int, ended: int) -> None:
+        """Run a kernel on up to so many threads, this one being 0, and return when all have ended.
 
-        Thread 0 must be able to do all the work, since the others may come late, or when it is done; each of them adds
-        1 to the number at the address `ended`, 0 before, when it ends.
+        Thread 0 must be able to do all the work, since the others may come late, or when it is done. The number at the
+        address `ended`, 0 before, counts the others that have ended.
         """
         free = self._free.setdefault(threads, [])
         try:
             team = free.pop()
         except IndexError:
             team = _Team(threads)
-        team.run(work, ended)
-        free.append(team)
+        try:
+            team.run(kernel, table, ended)
+        finally:
+            free.append(team)
 
 
 TEAMS = Teams()

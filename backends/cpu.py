@@ -10,7 +10,7 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source
-from spyke_numba.backends._threads import LINE, TEAMS
+from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
 from spyke_numba.engine import MOST_STEPS, Program
 from spyke_numba.generated import load_module
@@ -30,8 +30,8 @@ SMALLEST_ALONE, SMALLEST_ALONE_IF_COSTLY = 176, 352
 COSTLY = 8
 #: Neurons that a thread takes at once from a sample that it shares with others.
 PIECE = 16_384
-#: Below this many neuron-steps a second thread costs more than it gives.
-PARALLEL_NEURON_STEPS = 800_000
+#: Below this many neuron-steps a second thread costs more than it gives, if it is to be woken.
+PARALLEL_NEURON_STEPS = 400_000
 #: From this many neurons per sample threads share one sample's maps, and wait for each other at every step.
 PARALLEL_NEURONS = 16_384
 #: Bytes of input and output from which they are asked for ahead: less may well be in the second-level cache.
@@ -76,7 +76,7 @@ class _CpuKernel:
     def __init__(self, program: Program):
         self.program = program
         source = ModuleSource(program)
-        self._run = _compiled(program.label, source.text())
+        self._kernel = Kernel(_compiled(program.label, source.text()))
         self._table, self._counters = tuple(source.table), source.counters
         self._written = source.bytes_written
         self._costly = program.inhibition is not None and source.operations >= COSTLY
@@ -86,19 +86,20 @@ class _CpuKernel:
         prepared = launch.prepared
         if prepared is None:
             prepared = launch.prepared = self._prepare(launch)
-        table, asked, threads, progress, _ = prepared
+        table, table_at, asked, threads, progress, ended, _ = prepared
         x, outputs = launch.x, launch.outputs
         table[self._x] = x.data_ptr() if hasattr(x, "data_ptr") else address(x)
         for i, name in asked:
             table[i] = BUFFERS.address(outputs[name])
         progress[:] = 0
         if threads == 1:
-            self._run(table, 0)
+            self._kernel.run(table_at, 0)
         else:
-            TEAMS.run(lambda me: self._run(table, me), threads, address(progress) + LINE)
+            TEAMS.run(self._kernel, table_at, threads, ended)
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
-        """Return the table, the places of outputs in it, the threads, their progress, and what must stay alive."""
+        """Return the table and its address, the places of outputs in it, the threads, their progress and where they
+        count as ended, and what must stay alive."""
         program = self.program
         if launch.steps > MOST_STEPS:
             raise ValueError(f"the input has {launch.steps} steps: give at most {MOST_STEPS} at once")
@@ -158,7 +159,8 @@ class _CpuKernel:
         asked = []
         for name in launch.outputs:
             asked.append((self._table.index(name if name == "winners" else f"out_{name}"), name))
-        return np.array(numbers, np.int64), asked, threads, progress, entries
+        table = np.array(numbers, np.int64)
+        return table, address(table), asked, threads, progress, address(progress) + LINE, entries
 
     def _fired(self, launch: Launch) -> np.ndarray:
         """Return what each neuron did in the layer's last step: where it is not 0, the potential is to be reset."""

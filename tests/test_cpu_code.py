@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,8 +20,10 @@ from cases import assert_same, neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
 from spyke_numba.backends import cpu
-from spyke_numba.backends._cpu_parts import FIRED, WINDOW, first_fired, first_place
+from spyke_numba.backends._cpu_parts import FIRED, WINDOW, atomic_add, first_fired, first_place, wait_until
 from spyke_numba.backends._cpu_source import INTERLEAVED
+from spyke_numba.backends._threads import LINE, Kernel, Teams
+from spyke_numba.buffers import address, aligned
 from spyke_numba.engine import Program
 from spyke_numba.ops import sqrt
 
@@ -156,6 +159,51 @@ def test_layers_run_in_several_threads_at_once() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(run, range(8)))) == 1
+
+
+def test_threads_take_part_at_once_and_after_a_sleep() -> None:
+    @numba.njit("void(int64, int64)", nogil=True)
+    def meet(table, me):
+        if me > 0:
+            atomic_add(table, 1)
+            atomic_add(table + LINE, 1)
+        else:
+            wait_until(table, 2)
+
+    kernel, teams = Kernel(meet), Teams()
+    for pause in (0.0, 0.0, 0.05, 0.05, 0.0):
+        time.sleep(pause)
+        met = aligned((2, LINE // 8), "int64")
+        met[...] = 0
+        # hangs where a thread does not come
+        teams.run(kernel, address(met), 3, address(met) + LINE)
+        assert met[:, 0].tolist() == [2, 2]
+
+
+def test_a_call_that_fails_leaves_its_threads_for_the_next() -> None:
+    """As one that is interrupted does, before it has begun or after."""
+
+    @numba.njit("void(int64, int64)", nogil=True)
+    def count(table, me):
+        atomic_add(table, 1)
+        if me > 0:
+            atomic_add(table + LINE, 1)
+
+    class Failing:
+        run = staticmethod(lambda table, me: 1 // me)
+
+    failing, teams = Failing(), Teams()
+    met = aligned((2, LINE // 8), "int64")
+    for has_begun in (False, True):
+        if has_begun:
+            failing.address = Kernel(count).address
+        met[...] = 0
+        with pytest.raises((AttributeError, ZeroDivisionError)):
+            teams.run(failing, address(met), 2, address(met) + LINE)
+        assert met[0, 0] == met[1, 0]
+        met[...] = 0
+        teams.run(Kernel(count), address(met), 2, address(met) + LINE)
+        assert met[0, 0] == met[1, 0] + 1
 
 
 def test_programs_differ_in_what_is_compiled_only() -> None:
