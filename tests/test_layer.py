@@ -399,7 +399,7 @@ def test_no_recompilation_for_another_size() -> None:
     for shape, batch, k, steps, threshold in (((3, 4, 5), 1, 1, 4, 1.0), ((2, 7, 3), 3, 5, 9, 2.0)):
         layer = Layer(models.LIF(threshold=threshold), shape, batch, KWTA(k), "cpu")
         layer.run(np.zeros((steps, batch, *shape)))
-        run = kernel_of(layer)._run
+        run = kernel_of(layer)._kernel.run
         kernels.add(run)
         assert len(run.signatures) == 1
     assert layer._counted_by == "feature"
