@@ -6,6 +6,7 @@ over arrays of the same size and with as many threads, into output memory that e
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 from numba import njit, prange, set_num_threads
 
-from spyke_numba.backends._cpu_parts import use_widest_vectors
+from spyke_numba.backends._cpu_parts import atomic_add, atomic_load, use_widest_vectors
+from spyke_numba.backends._threads import LINE
 from spyke_numba.benchmarks.measuring import interleaved
+from spyke_numba.buffers import address, aligned
 
 #: Elements that a thread takes at a time.
 PIECE = 16_384
@@ -104,6 +107,31 @@ def copying_in_cache(neurons: int, steps: int) -> Callable[[], None]:
     """Return a contestant that copies as much, but always the same row."""
     row, out = np.random.default_rng(0).random(neurons, np.float32), np.empty(neurons, bool)
     return lambda: copy_again(row, out, steps)
+
+
+@njit("void(int64, int64, int64)", cache=True, nogil=True)
+def take_turns(number, me, turns):
+    """Wait for each turn of one's own, and give it to the other thread, by a number at an address."""
+    for i in range(turns):
+        while atomic_load(number) != 2 * i + me:
+            pass
+        atomic_add(number, 1)
+
+
+def handover_ns(turns: int = 20_000) -> float:
+    """Return the nanoseconds that a cache line takes from one core to another, by which threads meet; needs two cores.
+
+    Those of a virtual machine lie together at one time, and apart at another.
+    """
+    number = aligned((LINE // 8,), "int64")
+    number[...] = 0
+    other = threading.Thread(target=take_turns, args=(address(number), 1, turns))
+    other.start()
+    started = time.perf_counter()
+    take_turns(address(number), 0, turns)
+    seconds = time.perf_counter() - started
+    other.join()
+    return seconds / (2 * turns) * 1e9
 
 
 def peak_arithmetic(seconds: float = 0.3) -> float:

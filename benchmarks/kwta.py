@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from spyke_numba.benchmarks import floor
 from spyke_numba.benchmarks.bars import KWTA_SHAPES
 from spyke_numba.benchmarks.cases import STEPS, Case, busy_threshold, measure_group, say, uniform
 from spyke_numba.benchmarks.measuring import processors
@@ -63,8 +64,15 @@ def main(
             for k in ks:
                 sought = busy_threshold(replace(free, k=k, scope=scope), x[:SOUGHT])
                 cases += [replace(sought, radius=radius) for radius in radii]
+        # threads that share a sample meet at every step, and how long that takes is the machine's affair
+        meets = min(threads, processors()) > 1
+        handover = [floor.handover_ns()] if meets else []
         measured = measure_group(x, cases, seconds)
+        handover += [floor.handover_ns()] if meets else []
         for row in say(measured)[1:]:
             row["over_free"] = row["ns"] / measured[0]["ns"]
+            row["handover_ns"] = handover
+        if handover:
+            click.echo(f"from core to core: {handover[0]:.0f} ns before, {handover[1]:.0f} ns after")
         rows += measured
     conclude("kwta", {"seconds": seconds, "rows": rows}, path, plot)

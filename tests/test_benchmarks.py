@@ -77,6 +77,8 @@ def test_winners_are_held_against_the_run_without_them(results):
     free, competing = results["kwta"]["rows"]
     assert free["k"] == 0 and competing["k"] == 5 and competing["radius"] == 2
     assert competing["over_free"] == pytest.approx(competing["ns"] / free["ns"])
+    times = competing["handover_ns"]
+    assert len(times) == (2 if processors() > 1 else 0) and all(1 < time < 1e6 for time in times)
 
 
 def test_start(results):
