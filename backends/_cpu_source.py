@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-
 import numpy as np
 
 from spyke_numba.engine import RECORDS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
@@ -454,13 +452,6 @@ class ModuleSource:
             arguments += ["lowest", row_at, "next_at", "ahead"]
             arguments += [f"next_{name} + lo * {n}" for name, n in self.bytes_written.items()]
         return f"{name}({', '.join(arguments)})"
-
-    @property
-    def operations(self) -> int:
-        """How many sums, products and the like a neuron's step has."""
-        lines = step_lines(self.program, self.writer, self.counters)
-        lines += helper_lines(lines, self.program.dtype, self.writer, None)
-        return sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse("\n".join(lines))))
 
     @property
     def bytes_written(self) -> dict[str, int]:

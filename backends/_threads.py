@@ -1,4 +1,4 @@
-"""Threads that run compiled kernels together: they find each other through numbers in memory, within a microsecond."""
+"""Threads that run compiled kernels together: they find each other through numbers in memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _OPEN, _ONE_MORE, _NUMBER = 1, 2, 32
 _TEAM = f'''\
 """Generated for threads that work together. Do not edit."""
 
+import numpy as np
 from numba import njit
 
 from spyke_numba.backends._cpu_parts import (
     INNER,
+    array_at,
     atomic_load,
     atomic_replace,
     call,
@@ -48,8 +50,8 @@ def is_new(call, seen):
 @njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
 def begin(team, threads, alarm, kernel, table):
     """Open a call of a kernel to the team, by the addresses of the kernel and of what it works on."""
-    atomic_replace(team + {LINE}, atomic_load(team + {LINE}), kernel)
-    atomic_replace(team + {LINE + 8}, atomic_load(team + {LINE + 8}), table)
+    work = array_at(team + {LINE}, np.int64, (2,))
+    work[0], work[1] = kernel, table
     last = atomic_load(team)
     atomic_replace(team, last, (((last >> {_NUMBER}) + 1) << {_NUMBER}) | {_OPEN})
     woken = 0

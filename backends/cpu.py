@@ -12,7 +12,7 @@ from spyke_numba.backends import Launch
 from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
-from spyke_numba.engine import MOST_STEPS, Program
+from spyke_numba.engine import MOST_STEPS, Program, operations_of
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
@@ -27,7 +27,7 @@ GROUP = 4096
 #: longer than a second look for the winner in each map of a group, and all the longer the more operations a step has.
 SMALLEST_ALONE, SMALLEST_ALONE_IF_COSTLY = 176, 352
 #: Operations from which a step is costly: the leaky integrators have fewer.
-COSTLY = 8
+COSTLY = 15
 #: Neurons that a thread takes at once from a sample that it shares with others.
 PIECE = 16_384
 #: Below this many neuron-steps a second thread costs more than it gives, if it is to be woken.
@@ -79,7 +79,7 @@ class _CpuKernel:
         self._kernel = Kernel(_compiled(program.label, source.text()))
         self._table, self._counters = tuple(source.table), source.counters
         self._written = source.bytes_written
-        self._costly = program.inhibition is not None and source.operations >= COSTLY
+        self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
         self._x = self._table.index("x")
 
     def run(self, launch: Launch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange, set_num_threads
 
-from spyke_numba.backends._cpu_parts import atomic_add, atomic_load, use_widest_vectors
+from spyke_numba.backends._cpu_parts import atomic_add, use_widest_vectors, wait_until
 from spyke_numba.backends._threads import LINE
 from spyke_numba.benchmarks.measuring import interleaved
 from spyke_numba.buffers import address, aligned
@@ -113,8 +113,7 @@ def copying_in_cache(neurons: int, steps: int) -> Callable[[], None]:
 def take_turns(number, me, turns):
     """Wait for each turn of one's own, and give it to the other thread, by a number at an address."""
     for i in range(turns):
-        while atomic_load(number) != 2 * i + me:
-            pass
+        wait_until(number, 2 * i + me)
         atomic_add(number, 1)
 
 
