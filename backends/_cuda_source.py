@@ -31,7 +31,7 @@ THREADS_FREE = 128
 THREADS_KWTA = {"float32": 384, "float64": 256}
 #: Neighbouring neurons that a thread moves at once, 16 bytes of a state.
 WIDTHS = {"float32": 4, "float64": 2}
-#: Inputs of coming steps that are under way, for wide and narrow kernels without inhibition.
+#: Steps whose inputs are under way while as many others are computed, for wide and narrow kernels without inhibition.
 DEPTHS = {True: 4, False: 8}
 
 
@@ -153,6 +153,12 @@ def mantissa(x):
     return libdevice.{of_bits}(whole((libdevice.{bits_of}(x) & MANTISSA_MASK) | ONE_BITS))
 
 
+@cuda.jit(device=True, forceinline=True)
+def left(until, t):
+    """Return before step t how many more a neuron or set is held."""
+    return counter(until - t if until > t else 0)
+
+
 '''
 
 #: Names of libdevice's functions.
@@ -265,12 +271,6 @@ def split(j, n):
     return word(q), word(j) - word(q) * word(n)
 
 
-@cuda.jit(device=True, forceinline=True)
-def left(until, t):
-    """Return a set's refractory counter before step t."""
-    return counter(until - t if until > t else 0)
-
-
 @cuda.jit(device=True)
 def highest(value, meeting, turn, tid, width):
     """Return the largest value of a block's threads, who meet in the half of a shared array that `turn` names."""
@@ -337,16 +337,16 @@ place = where(blocked, word(0), -last)
 }
 
 # A map's best is an upper bound once a radius excludes places, and only a map that reaches the front is searched again.
-# Only the thread that reads a map's entry of `chosen` changes it: this takes no barrier.
+# Only the thread that reads a map's entry of `chosen` changes it, which takes no barrier, and looks for the best of its
+# own entries again: those of others stay as they are.
 _SELECT = """\
+own = NONE
 for f in range(tid, F, width):
     memory[chosen + f] = memory[bank + f]
+    own = where(memory[chosen + f] > own, memory[chosen + f], own)
 while n < rounds:
-    mine = NONE
-    for f in range(tid, F, width):
-        mine = where(memory[chosen + f] > mine, memory[chosen + f], mine)
     turn = 32 - turn
-    top = highest(mine, meeting, turn, tid, width)
+    top = highest(own, meeting, turn, tid, width)
     if top == NONE:
         break
 {place}
@@ -359,11 +359,8 @@ while n < rounds:
                     mine = ranked(key, front * size + other)
         turn = 32 - turn
         top = highest(mine, meeting, turn, tid, width)
-        if split(front, width)[1] == tid:
-            memory[chosen + front] = top
     else:
-        if split(front, width)[1] == tid:
-            memory[chosen + front] = NONE
+        top = NONE
         period = periods[{period}]
 {inhibit}
         if tid == 0:
@@ -375,6 +372,11 @@ while n < rounds:
                 out_winners[entry + 1] = won_row
                 out_winners[entry + 2] = won_column
         n += 1
+    if split(front, width)[1] == tid:
+        memory[chosen + front] = top
+        own = NONE
+        for f in range(tid, F, width):
+            own = where(memory[chosen + f] > own, memory[chosen + f], own)
 cuda.syncthreads()
 """
 
@@ -421,8 +423,10 @@ class _Source:
         self.width = WIDTHS[program.dtype] if form.wide else 1
         self.varying_period = REFRACTORY in program.varying
         self.functions: list[str] = []
-        if program.inhibition is None or not program.compact:
-            self.counters: Counters = "own"
+        if program.inhibition is None:
+            self.counters: Counters = "until"
+        elif not program.compact:
+            self.counters = "own"
         else:
             self.counters = "shared" if program.inhibition == "location" else "free"
         adaptation = program.spec.functions.get("adaptation")
@@ -450,15 +454,17 @@ class _Source:
         program = self.program
         arguments = ["i_in"] if counters != "held" or self.held_reads else []
         arguments += [f"s_{state}" for state in program.states]
-        arguments += ["r"] if counters in ("own", "shared") else []
+        arguments += ["r"] if counters in ("own", "until", "shared") else []
         arguments += [f"p_{constant}" for constant in program.constants]
         results = [f"s_{state}" for state in program.states]
-        if program.inhibition is None:
-            arguments.append(f"p_{REFRACTORY}")
-        if counters == "own":
+        lines = step_lines(program, self.writer, counters)
+        if counters == "until":
+            arguments += ["now", f"p_{REFRACTORY}"]
+            lines.append(f"r = where(spiked, now + ONE_STEP + p_{REFRACTORY}, r)")
+        if counters in ("own", "until"):
             results.append("counter(r)")
         results += self.found(counters)
-        lines = [*step_lines(program, self.writer, counters), f"return {', '.join(results)}"]
+        lines.append(f"return {', '.join(results)}")
         head = ["@cuda.jit(device=True, forceinline=True)", f"def {name}({', '.join(arguments)}):"]
         self.functions += [*head, *_indented(1, lines), "", ""]
 
@@ -479,12 +485,12 @@ class _Source:
         for v in range(self.width):
             arguments = [f"i_{v}"] if counters != "held" or self.held_reads else []
             arguments += [f"s_{state}_{v}" for state in program.states]
-            arguments += [f"r_{v}"] if counters in ("own", "shared") else []
+            arguments += [f"r_{v}"] if counters in ("own", "until", "shared") else []
             arguments += [f"p_{c}_{v}" if c in program.arrays else f"p_{c}" for c in program.constants]
-            if program.inhibition is None:
-                arguments.append(f"p_{REFRACTORY}_{v}" if self.varying_period else f"p_{REFRACTORY}")
+            if counters == "until":
+                arguments += ["now", f"p_{REFRACTORY}_{v}" if self.varying_period else f"p_{REFRACTORY}"]
             targets = [f"s_{state}_{v}" for state in program.states]
-            targets += [f"r_{v}"] if counters == "own" else []
+            targets += [f"r_{v}"] if counters in ("own", "until") else []
             targets += [f"{name}_{v}" for name in self.found(counters)]
             result.append(f"{', '.join(targets)} = {name}({', '.join(arguments)})")
         return result
@@ -501,23 +507,28 @@ class _Source:
         ]
 
     def put(self, index: str) -> list[str]:
-        own = [self.store("g_r", index, self.each("r"))] if self.counters == "own" else []
-        return [
-            *(self.store(f"g_{state}", index, self.each(f"s_{state}")) for state in self.program.states),
-            *own,
-        ]
+        lines = [self.store(f"g_{state}", index, self.each(f"s_{state}")) for state in self.program.states]
+        if self.counters == "own":
+            lines.append(self.store("g_r", index, self.each("r")))
+        elif self.counters == "until":
+            lines.append(self.store("g_r", index, self.left("steps")))
+        return lines
+
+    def left(self, step: str) -> list[str]:
+        # each neighbour's counter before a step
+        return [f"left({name}, counter({step}))" for name in self.each("r")]
 
     def kept(self, name: str) -> str:
         return str(1 << recorded(self.program).index(name))
 
-    def record(self, index: str) -> list[str]:
-        """Record what is known as soon as the neurons have advanced."""
+    def record(self, index: str, following: str = "") -> list[str]:
+        """Record what is known as soon as the neurons have advanced; counters are those of the following step."""
         values = {name: self.each(RECORDS[name]) for name in self.program.records}
         values.update({state: self.each(f"s_{state}") for state in self.program.states})
         if "spikes" in values:
             values["spikes"] = [f"byte({name})" for name in values["spikes"]]
         if self.program.inhibition is None:
-            values["refractory"] = self.each("r")
+            values["refractory"] = self.left(following)
         return [
             line
             for name, each in values.items()
@@ -529,35 +540,44 @@ class _Source:
 
     # -- without inhibition
 
+    def inputs(self, name: str, first: str, steps: int) -> list[str]:
+        """Read the inputs of so many steps from one on, the last one's again where there are no more.
+
+        They are read together and used together: the assembler gives all loads of a loop one counter to wait for, so
+        that the first use of any waits for the latest.
+        """
+        return [
+            self.load(f"{name}{ahead}", "x", f"i + min({first} + {ahead}, last) * x_stride")
+            for ahead in range(steps)
+        ]
+
     def free(self) -> list[str]:
-        self.function("advance", "own")
+        self.function("advance", "until")
         depth = DEPTHS[self.form.wide]
         name = f"p_{REFRACTORY}"
         period = self.load(name, "periods", "j") if self.varying_period else f"{name} = periods[0]"
         lines = [
             "i = cuda.grid(1) * WIDTH",
             "cells = B * N",
-            "if i < cells:",
+            "last = steps - 1",
+            "if i < cells and steps > 0:",
             "    j = i % N",
             *_indented(1, [*self.scalars(), *self.arrays(), period, *self.states("i")]),
             f"    {self.load('r', 'g_r', 'i')}",
         ]
-        for ahead in range(depth):
-            lines += [
-                f"    {' = '.join(self.each(f'x{ahead}'))} = ZERO",
-                f"    if {ahead} < steps:",
-                f"        {self.load(f'x{ahead}', 'x', f'i + {ahead} * x_stride')}",
-            ]
+        groups = [[self.each(f"{name}{ahead}") for ahead in range(depth)] for name in ("x", "y")]
+        lines += _indented(1, self.inputs("x", "0", depth))
         lines.append(f"    for t in range(0, steps, {depth}):")
+        lines += _indented(2, self.inputs("y", f"t + {depth}", depth))
         for ahead in range(depth):
             lines += [
                 f"        if t + {ahead} < steps:",
-                f"            {', '.join(self.each('i'))} = {', '.join(self.each(f'x{ahead}'))}",
-                f"            if t + {ahead + depth} < steps:",
-                f"                {self.load(f'x{ahead}', 'x', f'i + (t + {ahead + depth}) * x_stride')}",
-                *_indented(3, self.calls("advance", "own")),
-                *_indented(3, self.record(f"i + (t + {ahead}) * cells")),
+                f"            {', '.join(self.each('i'))} = {', '.join(groups[0][ahead])}",
+                f"            now = counter(t + {ahead})",
+                *_indented(3, self.calls("advance", "until")),
+                *_indented(3, self.record(f"i + (t + {ahead}) * cells", f"t + {ahead + 1}")),
             ]
+        lines += [f"        {', '.join(x)} = {', '.join(y)}" for x, y in zip(*groups, strict=True)]
         return [*lines, *_indented(1, self.put("i"))]
 
     # -- with inhibition

@@ -8,7 +8,7 @@ import linecache
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -128,14 +128,15 @@ def compile_ptx(
 class Usage:
     """What a kernel takes of a device: registers, stack and spills per thread, shared memory per block.
 
-    Shared memory is that of fixed size, with the KiB that the system reserves on newer architectures.
+    Shared memory is that of fixed size, with the KiB that the system reserves on newer architectures; `cubin` is the
+    machine code.
     """
 
     registers: int
     stack_bytes: int
     spill_bytes: int
     shared_bytes: int
-    cubin_size: int
+    cubin: bytes = field(repr=False, compare=False)
 
 
 def cannot_link() -> str | None:
@@ -166,7 +167,9 @@ def link(ptx: str, arch: str = "sm_90", max_registers: int | None = None) -> Usa
             nvjitlink.complete(handle)
         except nvjitlink.nvJitLinkError as error:
             raise RuntimeError(_log(handle, "error")) from error
-        return _usage(_log(handle, "info"), nvjitlink.get_linked_cubin_size(handle))
+        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, cubin)
+        return _usage(_log(handle, "info"), bytes(cubin))
     finally:
         nvjitlink.destroy(handle)
 
@@ -201,7 +204,7 @@ def _log(handle: int, kind: str) -> str:
     return buffer.decode(errors="replace").rstrip("\0")
 
 
-def _usage(log: str, cubin_size: int) -> Usage:
+def _usage(log: str, cubin: bytes) -> Usage:
     def largest(pattern: str, required: bool = True) -> int:
         found = [int(number) for number in re.findall(pattern, log, re.IGNORECASE)]
         if required and not found:
@@ -214,5 +217,5 @@ def _usage(log: str, cubin_size: int) -> Usage:
         stack_bytes=largest(r"(\d+) bytes stack frame"),
         spill_bytes=spills,
         shared_bytes=largest(r"(\d+) bytes smem", required=False),
-        cubin_size=cubin_size,
+        cubin=cubin,
     )

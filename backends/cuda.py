@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import numpy as np
 
 from spyke_numba.backends import Launch
 from spyke_numba.backends._cuda_source import THREADS_FREE, THREADS_KWTA, WIDTHS, Form, recorded, source
-from spyke_numba.backends._ptx import compile_ptx
+from spyke_numba.backends._ptx import compile_ptx, missing
 from spyke_numba.engine import Program
 from spyke_numba.generated import load_module
 
@@ -31,12 +33,15 @@ class Limits:
         Neurons per multiprocessor from which a thread takes several: with fewer, more threads hide the memory's delay.
     block_neurons : int
         Neurons of a sample that make a further block worth the barrier.
+    cooperative : bool
+        Whether blocks can wait for each other, which takes the toolkit's device runtime.
     """
 
     multiprocessors: int
     shared_bytes: int
-    wide_neurons: int = 2048
+    wide_neurons: int = 1024
     block_neurons: int = 4096
+    cooperative: bool = True
 
 
 #: Shared memory of fixed size: where the warps of a block meet, and what the system keeps for itself.
@@ -84,18 +89,7 @@ class _Gpu:
     """The current GPU, through numba-cuda."""
 
     def unavailable(self) -> str | None:
-        if importlib.util.find_spec("numba_cuda") is None:
-            return "numba-cuda is not installed: pip install 'spyke_numba[cuda13]' (or [cuda12] for a CUDA 12 driver)"
-        try:
-            from numba import cuda
-        except Exception as error:  # numba-cuda without the toolkit's libraries raises its own kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return (
-                f"numba-cuda cannot be imported ({reason}): pip install 'spyke_numba[cuda13]' (or [cuda12])"
-            )
-        if not cuda.is_available():
-            return "no CUDA GPU and driver were found: install NVIDIA's driver, or use backend='cpu'"
-        return None
+        return _why_not()
 
     def limits(self, like: Any) -> Limits:
         from numba import cuda
@@ -142,7 +136,11 @@ class _Gpu:
         if _is_tensor(array):
             import torch
 
-            array.copy_(torch.tensor(host))
+            if host.ndim == 0:
+                # a copy would first be made of the host's number, for every element
+                array.fill_(host.item())
+            else:
+                array.copy_(torch.tensor(host))
         else:
             array.copy_to_device(np.ascontiguousarray(np.broadcast_to(host, array.shape)))
 
@@ -158,12 +156,63 @@ class _Gpu:
         return self.address(array) % 16 == 0
 
 
+#: Said once.
+_NO_RUNTIME = (
+    "libcudadevrt.a, without which blocks cannot wait for each other, was not found, so that each sample is left to one"
+    " block: pip install nvidia-cuda-runtime (or nvidia-cuda-runtime-cu12 of 12.9 or later)"
+)
+_EXTRAS = "pip install 'spyke_numba[cuda13]' (or [cuda12] for a CUDA 12 driver)"
+
+
+@cache
+def _why_not() -> str | None:
+    # asked before anything is compiled: what is missing would show in the middle of the first run
+    if importlib.util.find_spec("numba_cuda") is None:
+        return f"numba-cuda is not installed: {_EXTRAS}"
+    try:
+        from numba import cuda
+        from numba.cuda.core import config
+
+        if config.ENABLE_CUDASIM:
+            return "numba's CUDA simulator, which lacks what kernels use, is switched on: unset NUMBA_ENABLE_CUDASIM"
+        if not cuda.is_available():
+            return "no CUDA GPU and driver were found: install NVIDIA's driver, or use backend='cpu'"
+        return missing() or _mismatch()
+    except Exception as error:  # without the toolkit's libraries numba-cuda raises its own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return f"numba-cuda cannot be used ({reason}): {_EXTRAS}"
+
+
+def _mismatch() -> str | None:
+    """Return None when GPU, driver and the installed toolkit's libraries go together, else what does not."""
+    from numba import cuda
+    from numba.cuda.cudadrv import driver, runtime
+
+    nvrtc: Any = importlib.import_module("numba.cuda.cudadrv.nvrtc")
+    toolkit, known = runtime.get_version(), driver.get_version()
+    if toolkit[0] > known[0]:
+        return (
+            f"the driver knows CUDA {known[0]}.{known[1]}, but the installed libraries are of CUDA {toolkit[0]}:"
+            f" pip install 'spyke_numba[cuda{known[0]}]', or install a newer driver"
+        )
+    capability, oldest = cuda.gpus[0].compute_capability, min(nvrtc.get_supported_ccs())
+    if capability < oldest:
+        return (
+            f"the GPU has compute capability {capability[0]}.{capability[1]}, and CUDA {toolkit[0]} compiles from"
+            f" {oldest[0]}.{oldest[1]} on: use backend='cpu', or an older toolkit if one knows it"
+        )
+    return None
+
+
 @cache
 def _limits(device: int) -> Limits:
     from numba import cuda
+    from numba.cuda.cudadrv.libs import get_cudalib
 
     gpu = cuda.gpus[device]
-    return Limits(gpu.MULTIPROCESSOR_COUNT, gpu.MAX_SHARED_MEMORY_PER_BLOCK)
+    # numba's own search, which is not the one of cuda-pathfinder
+    cooperative = os.path.isfile(get_cudalib("cudadevrt", static=True))
+    return Limits(gpu.MULTIPROCESSOR_COUNT, gpu.MAX_SHARED_MEMORY_PER_BLOCK, cooperative=cooperative)
 
 
 @cache
@@ -190,7 +239,8 @@ class _CudaKernel:
     def run(self, launch: Launch) -> None:
         device, outputs = self._device, launch.outputs
         with device.on(launch.x):
-            aligned, names = device.aligned(launch.x), recorded(self.program)
+            names = recorded(self.program)
+            aligned = all(map(device.aligned, (launch.x, *outputs.values())))
             if launch.prepared is None:
                 launch.prepared = {}
             if aligned not in launch.prepared:
@@ -224,7 +274,12 @@ class _CudaKernel:
             sets, parts = 0, 1
             if program.compact:
                 sets = launch.refractory.shape[1]
-                parts = max(1, min(limits.multiprocessors // B, -(-N // limits.block_neurons)))
+                # each block keeps its own maps' best and counters, which must not outweigh the neurons
+                most = min(limits.multiprocessors // B, -(-N // limits.block_neurons), 2 * N // (F + sets))
+                parts = max(1, most)
+                if parts > 1 and not limits.cooperative:
+                    warnings.warn(_NO_RUNTIME, RuntimeWarning, stacklevel=2)
+                    parts = 1
             words = F + sets + 2 * rounds
             shared = 8 * (3 * F + words)
             form = Form(

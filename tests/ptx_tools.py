@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
+from pathlib import Path
 
 from spyke_numba.backends._ptx import (
     Usage,
@@ -18,21 +21,78 @@ from spyke_numba.backends._ptx import (
 __all__ = [
     "Usage",
     "cannot_compile",
+    "cannot_disassemble",
     "cannot_link",
     "compile_ptx",
     "contracted_multiply_adds",
+    "disassembled",
     "float64_instructions",
     "inexact",
+    "innermost_loop",
     "link",
     "load",
+    "loads",
     "no_device_runtime",
     "pretended_device",
+    "reads",
 ]
 
 
 def cannot_compile() -> str | None:
     """Return None when PTX can be compiled here, else what is missing."""
     return missing()
+
+
+def _disassembler() -> str | None:
+    from cuda.pathfinder import find_nvidia_binary_utility
+
+    return find_nvidia_binary_utility("nvdisasm")
+
+
+def cannot_disassemble() -> str | None:
+    """Return None when machine code can be read here, else what is missing."""
+    why_not = cannot_link()
+    if why_not is None and _disassembler() is None:
+        return "nvdisasm was not found: pip install nvidia-cuda-nvdisasm"
+    return why_not
+
+
+def disassembled(ptx: str, arch: str) -> list[str]:
+    """Return the instructions of one kernel's machine code, without addresses, between labels such as ``.L_x_1:``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(link(ptx, arch).cubin)
+        command = [str(_disassembler()), "-c", str(file)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.findall(
+        r"^(?:\s+/\*[0-9a-f]{4,}\*/\s+(?=\S))?(\.L_\w+:|(?:@|[A-Z]).*?) *;?$", text, re.MULTILINE
+    )
+
+
+def innermost_loop(instructions: list[str]) -> list[str]:
+    """Return what lies between the last jump backwards to a label, which is no jump to itself, and that label."""
+    for end in reversed(range(len(instructions))):
+        jump = re.search(r"\bBRA `\((\.L_\w+)\)", instructions[end])
+        if jump and f"{jump[1]}:" in instructions[: end - 1]:
+            return instructions[instructions.index(f"{jump[1]}:") + 1 : end]
+    raise AssertionError("there is no loop")
+
+
+def loads(instructions: list[str]) -> dict[int, set[str]]:
+    """Return where global memory is read, and the registers that it is read into."""
+    found = {}
+    for i, instruction in enumerate(instructions):
+        load = re.search(r"\bLDG\.E(?:\.(64|128))?\S* R(\d+)", instruction)
+        if load:
+            found[i] = {f"R{int(load[2]) + word}" for word in range(int(load[1] or 32) // 32)}
+    return found
+
+
+def reads(instruction: str) -> set[str]:
+    """Return the registers that an instruction names behind its first operand, or all that a store names."""
+    operands = re.sub(r"^@!?\w+ ", "", instruction).partition(" ")[2]
+    sources = operands if " ST" in f" {instruction}" else operands.partition(",")[2]
+    return set(re.findall(r"\bR\d+\b", sources))
 
 
 def float64_instructions(ptx: str) -> list[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from cases import assert_same, input_for, neuron_of
@@ -9,6 +14,7 @@ from emulated import LIMITS, EmulatedDevice
 
 from spyke_numba import KWTA, Layer, models
 from spyke_numba.backends.cuda import CudaBackend, Limits
+from spyke_numba.inhibition import Scope
 
 #: Devices on which small layers take one of the forms.
 DEVICES = {
@@ -125,3 +131,68 @@ def test_blocks_of_several_warps(device: str, seed: int) -> None:
         ]
         assert (recordings[0].winners[..., 0] >= 0).sum() > 5
         assert_same(*recordings)
+
+
+class Adopting(CudaBackend):
+    """Takes the host's memory for the emulated device's own."""
+
+    def adopt(self, array: np.ndarray, like: object) -> np.ndarray:
+        return array
+
+
+@pytest.mark.parametrize("inhibition", [None, KWTA(k=2)], ids=["free", "competing"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_results_that_start_anywhere(offset: int, inhibition: KWTA | None) -> None:
+    """A GPU moves 16 bytes at once only to and from a multiple of 16; anything else ends the process's use of it."""
+    x = inputs("LIF", 1, "wide")[:8]
+    device = EmulatedDevice(limits=DEVICES["grid"])
+    expected, layer = (
+        Layer(neuron_of(models.get("LIF"), False), SHAPES["wide"], 1, inhibition, backend)  # type: ignore[arg-type]
+        for backend in ("cpu", Adopting(device))
+    )
+    size = math.prod((8, 1, *SHAPES["wide"]))
+    memory = np.zeros(size + 16, bool)
+    start = -memory.ctypes.data % 16 + offset
+    out = memory[start : start + size].reshape(8, 1, *SHAPES["wide"])
+    layer.run(x, out={"spikes": out})
+    assert out.any()
+    assert np.array_equal(out, expected.run(x).spikes)
+    assert device.labels[-1].split("_cuda_")[1].startswith("narrow" if offset else "wide")
+
+
+def test_without_the_device_runtime_a_sample_has_one_block() -> None:
+    x = inputs("LIF", 1, "wide")[:8]
+    device = EmulatedDevice(limits=replace(DEVICES["grid"], cooperative=False))
+    expected, layer = (
+        Layer(neuron_of(models.get("LIF"), False), SHAPES["wide"], 1, KWTA(k=2), backend)  # type: ignore[arg-type]
+        for backend in ("cpu", CudaBackend(device))
+    )
+    with pytest.warns(RuntimeWarning, match="libcudadevrt.a, .* was not found.*pip install"):
+        recording = layer.run(x)
+    assert_same(recording, expected.run(x))
+    assert device.labels[-1].endswith("cuda_wide")
+
+
+class Counting(EmulatedDevice):
+    """Counts the memory that is asked for, and runs nothing."""
+
+    asked = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        self.asked += math.prod(shape) * np.dtype(dtype).itemsize
+        return np.empty(shape, dtype)
+
+    def kernel(self, label: str, source: str) -> Any:
+        return defaultdict(lambda: lambda *arguments: None)
+
+
+@pytest.mark.parametrize("scope", ["feature", "location", "global"])
+def test_memory_of_the_competition_is_bounded(scope: Scope) -> None:
+    """Each block of a sample keeps its own copy of what maps and sets have, which for a population are the neurons."""
+    device = Counting(limits=Limits(multiprocessors=132, shared_bytes=48 * 1024))
+    N = 100_000
+    Layer(models.LIF(threshold=1.0), (N,), 1, KWTA(k=5, scope=scope), CudaBackend(device)).run(
+        np.zeros((1, 1, N))
+    )
+    # up to five numbers of 8 bytes and a spike; 132 blocks would take a thousand bytes a neuron
+    assert 30 * N < device.asked < 45 * N

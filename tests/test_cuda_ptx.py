@@ -10,11 +10,15 @@ import ptx_tools
 import pytest
 
 from spyke_numba import NeuronSpec, backends, models
-from spyke_numba.backends._cuda_source import Form, source
+from spyke_numba.backends._cuda_source import DEPTHS, Form, source
 from spyke_numba.benchmarks import cuda_resources
 from spyke_numba.engine import Program
 
 pytestmark = pytest.mark.skipif(ptx_tools.cannot_link() is not None, reason=str(ptx_tools.cannot_link()))
+
+needs_disassembler = pytest.mark.skipif(
+    ptx_tools.cannot_disassemble() is not None, reason=str(ptx_tools.cannot_disassemble())
+)
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cuda_resources.json"
 #: 32-bit registers of a multiprocessor, of which a block must get its own.
@@ -74,6 +78,43 @@ def test_wide_kernels_move_16_bytes_at_once(dtype: str, read: str, written: tupl
     # the spikes of four neighbours, of each of the four steps
     assert max(counted(Form(), f"st.global.{kind} ") for kind in written) >= 4
     assert counted(Form(wide=False), f"global.{read}") == 0
+
+
+def read_too_early(loop: list[str]) -> list[str]:
+    """Return the instructions of a loop that read what it loads for its next round, before its arithmetic is done.
+
+    Threads wait there: whatever of a loop's loads is read first waits for all of them.
+    """
+    loaded = ptx_tools.loads(loop)
+    assert loaded
+    arithmetic = [i for i, line in enumerate(loop) if re.match(r"(@!?U?P\d )?[FD]MUL\b", line)]
+    late = [loop[i] for i in loaded if i > arithmetic[0]]
+    registers = set().union(*loaded.values())
+    own = loop[max(loaded) + 1 : arithmetic[-1]]
+    return late + [line for line in own if registers & ptx_tools.reads(line)]
+
+
+def loop_of(text: str, arch: str) -> list[str]:
+    ptx = ptx_tools.compile_ptx(text, arch=cuda_resources.ARCHITECTURES[0])
+    return ptx_tools.innermost_loop(ptx_tools.disassembled(ptx, arch))
+
+
+@needs_disassembler
+@pytest.mark.parametrize("arch", cuda_resources.ARCHITECTURES)
+@pytest.mark.parametrize("wide", [True, False], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("model", "dtype"), [("LIF", "float32"), ("AdEx", "float32"), ("LIF", "float64")])
+def test_inputs_are_read_a_round_ahead(model: str, dtype: str, wide: bool, arch: str) -> None:
+    text = source(Program.of(models.get(model)(threshold=1.0), dtype=dtype), Form(wide=wide))
+    loop = loop_of(text, arch)
+    assert len(ptx_tools.loads(loop)) == DEPTHS[wide]
+    assert read_too_early(loop) == []
+
+
+@needs_disassembler
+@pytest.mark.parametrize("wide", [True, False], ids=["wide", "narrow"])
+def test_what_is_read_for_its_own_round_is_seen(wide: bool) -> None:
+    text = source(Program.of(models.get("LIF")(threshold=1.0)), Form(wide=wide))
+    assert read_too_early(loop_of(text.replace("y1_0", "x1_0"), "sm_90"))
 
 
 @pytest.mark.parametrize("inhibition", [None, "feature"])

@@ -192,7 +192,7 @@ def test_usage_of_a_linked_kernel() -> None:
     assert link(compile_ptx(KERNELS, "shared", "float32[::1]")).shared_bytes == 400 + 1024
     assert 4 <= usage.registers < 40
     assert usage.stack_bytes == usage.spill_bytes == 0
-    assert usage.cubin_size > 1000
+    assert usage.cubin.startswith(b"\x7fELF")
 
 
 @needs_linker
