@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,25 @@ from spyke_numba.engine import Program
 from spyke_numba.expressions import listing, suggest
 
 _FOLDER = __path__
+
+
+class Winners(NamedTuple):
+    """k-winners-take-all of F maps of H rows and W columns: N = F*H*W.
+
+    Attributes
+    ----------
+    k : int
+        Winners that are recorded.
+    most : int
+        Winners that a step of a sample can have, which may be fewer.
+    radius, H, W : int
+    """
+
+    k: int
+    most: int
+    radius: int
+    H: int
+    W: int
 
 
 @dataclass(slots=True)
@@ -41,8 +60,8 @@ class Launch:
     constant_input : bool
     steps : int
         T.
-    winners : tuple of int, optional
-        (k, radius, H, W) of k-winners-take-all, for a program with inhibition; N = F*H*W.
+    winners : Winners, optional
+        For a program with inhibition.
     threads : int
         The most threads that a CPU backend may use.
     scratch : dict
@@ -61,7 +80,7 @@ class Launch:
     outputs: dict[str, Any]
     constant_input: bool
     steps: int
-    winners: tuple[int, int, int, int] | None
+    winners: Winners | None
     threads: int
     scratch: dict[Any, Any]
     prepared: Any = None

@@ -470,13 +470,13 @@ def near(a, b, radius):
 
 
 @njit(error_model="numpy", **INNER)
-def select(u, fired, map_keys, map_places, k, radius, W, size, won, lowest):
-    """Choose up to k winners, as (map, row, column) each, and return how many there are.
+def select(u, fired, map_keys, map_places, most, radius, W, size, won, lowest):
+    """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 
     A map's key is an upper bound, made exact only for a map that reaches the front.
     """
     n = 0
-    while n < k:
+    while n < most:
         best = largest(map_keys, lowest)
         if best == lowest:
             break
@@ -564,7 +564,7 @@ def pause(context):
 
 
 #: Let another thread have the core.
-rest = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else pause
+give_way = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else pause
 
 
 if os.name == "posix":
@@ -609,7 +609,7 @@ def wait_until(counter, least):
         if looks < PATIENCE:
             pause()
         else:
-            rest()
+            give_way()
 
 
 @njit(**INNER)

@@ -107,9 +107,9 @@ while True:
 _COMPETING = """\
 size = H * W
 F = N // size
-front_runners, lowest = front_runners_of[me, :k], lowest_key[0]
+front_runners, lowest = front_runners_of[me, :most], lowest_key[0]
 # with many winners it takes longer to tell whether a map can win than to find its place
-prune = k <= 32
+prune = most <= 32
 {prepare}
 b = -1
 while True:
@@ -181,7 +181,7 @@ while True:
             # what other threads have found, or its first lines, both at once
             fetch(address_of(map_keys[b]))
             fetch(address_of(map_places[b]))
-        n = select(g_u[b], fired[b], map_keys[b], map_places[b], k, radius, W, size, won[b], lowest)
+        n = select(g_u[b], fired[b], map_keys[b], map_places[b], most, radius, W, size, won[b], lowest)
         for q in range(n):
             front = won[b, q, 0]
             place = won[b, q, 1] * W + won[b, q, 2]
@@ -286,14 +286,21 @@ if ahead == 0:
     return {{inner}}({{whole}})
 for at in range(0, x0.size, {BLOCK}):
     to = min(at + {BLOCK}, x0.size)
-    later = at + ahead
-    place = row_at + later * {{item}}
-    if later >= x0.size:
-        place = next_at + (later - x0.size) * {{item}}
+    {{place}}
     fetch_row(place, (to - at) * {{item}})
     {{fetch}}
     best = larger({{inner}}({{part}}), best)
 return best
+"""
+
+#: The place of that input: as far behind `next_at` as the block is behind its row's begin, or in the same row, `ahead`
+#: neurons further on, while there are so many.
+_PLACE_A_STEP_AHEAD = "place = next_at + at * {item}"
+_PLACE_A_ROW_AHEAD = """\
+later = at + ahead
+place = row_at + later * {item}
+if later >= x0.size:
+    place = next_at + (later - x0.size) * {item}
 """
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
@@ -423,9 +430,12 @@ class ModuleSource:
         fetch = [
             f"fetch_row(next_{name} + at * {n}, (to - at) * {n})" for name, n in self.bytes_written.items()
         ]
-        items = {"item": [str(self.item)], "fetch": fetch}
+        item = [str(self.item)]
+        place = _PLACE_A_ROW_AHEAD if counters == "free" else _PLACE_A_STEP_AHEAD
+        items = {"item": item, "place": _filled(place, item=item), "fetch": fetch}
         fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], **items)
-        ahead = ", ".join(["row_at", "next_at", "ahead", *(f"next_{name}" for name in self.written)])
+        row_at = ["row_at"] if counters == "free" else []
+        ahead = ", ".join([*row_at, "next_at", "ahead", *(f"next_{name}" for name in self.written)])
         lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, {ahead}):"]
         return [*lines, *(f"    {line}" for line in fetching), "", ""]
 
@@ -449,7 +459,7 @@ class ModuleSource:
             ]
         if counters != "held" and program.inhibition is not None:
             row_at = f"x_at + (((t & steps_given) * B + b) * N + lo) * {self.item}"
-            arguments += ["lowest", row_at, "next_at", "ahead"]
+            arguments += ["lowest", *([row_at] if counters == "free" else []), "next_at", "ahead"]
             arguments += [f"next_{name} + lo * {n}" for name, n in self.bytes_written.items()]
         return f"{name}({', '.join(arguments)})"
 
@@ -512,7 +522,7 @@ class ModuleSource:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k radius H W group row pieces owners slots most_winners most_maps longest fetches"
+        integers = "k most radius H W group row pieces owners slots most_winners most_maps longest fetches"
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, most_winners, 3)", fired="np.uint8, (B, N)")

@@ -79,7 +79,7 @@ def parameters(program: Program, form: Form) -> dict[str, str]:
         result["keys"] = "CPointer(int32)" if program.dtype == "float32" else "CPointer(int64)"
         if form.scratch:
             result["memory"] = "CPointer(int64)"
-        numbers += ["parts", "size", "W", "k", "rounds", "radius"]
+        numbers += ["parts", "size", "W", "k", "most", "radius"]
     return {**result, **dict.fromkeys(numbers, "int64")}
 
 
@@ -344,7 +344,7 @@ own = NONE
 for f in range(tid, F, width):
     memory[chosen + f] = memory[bank + f]
     own = where(memory[chosen + f] > own, memory[chosen + f], own)
-while n < rounds:
+while n < most:
     turn = 32 - turn
     top = highest(own, meeting, turn, tid, width)
     if top == NONE:
@@ -597,7 +597,7 @@ class _Source:
             *(
                 [
                     "bests = 3 * F * b",
-                    "chosen = 3 * F * B + cuda.blockIdx.x * (F + sets + 2 * rounds)",
+                    "chosen = 3 * F * B + cuda.blockIdx.x * (F + sets + 2 * most)",
                 ]
                 if form.scratch
                 else ["memory = pointer(cuda.shared.array(0, np.int64))", "bests = 0", "chosen = 3 * F"]

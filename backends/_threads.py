@@ -34,8 +34,8 @@ from spyke_numba.backends._cpu_parts import (
     atomic_load,
     atomic_replace,
     call,
+    give_way,
     pause,
-    rest,
     sleep,
     wait_until,
     wake,
@@ -81,7 +81,7 @@ def serve(team, me, alarm):
             if not is_new(atomic_load(team), seen) or not atomic_replace(asleep, 1, 0):
                 sleep(asleep, alarm)
                 # the caller goes on first if it was woken in the caller's place
-                rest()
+                give_way()
 
 
 @njit("void(int64, int64)", cache=True, nogil=True, _nrt=False)

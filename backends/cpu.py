@@ -128,7 +128,7 @@ class _CpuKernel:
             values.update(tile=tile, slots=threads, together=int(not after_each))
             values.update(byte_periods=byte_periods, marks_of=marks)
         else:
-            k, radius, H, W = launch.winners
+            k, most, radius, H, W = launch.winners
             size = H * W
             F = N // size
             owners = threads if threads > B and N >= PARALLEL_NEURONS else 0
@@ -138,12 +138,12 @@ class _CpuKernel:
             per_step += sum(B * N * size for name, size in self._written.items() if name in launch.outputs)
             share = N // max(owners, 1) * (item * len(program.states) + 1)
             values.update(fetches=int(launch.steps * per_step >= FETCHED and share <= LARGEST_STATE))
-            values.update(step_ahead=int(k * FEW_WINNERS <= F))
+            values.update(step_ahead=int(most * FEW_WINNERS <= F))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
             # maps advanced together, and neurons at a time: small maps several at once, and large ones in parts
             smallest_alone = SMALLEST_ALONE_IF_COSTLY if self._costly else SMALLEST_ALONE
             group = GROUP // size if size < smallest_alone else 1
-            values.update(k=k, radius=radius, H=H, W=W, owners=owners, pieces=pieces)
+            values.update(k=k, most=most, radius=radius, H=H, W=W, owners=owners, pieces=pieces)
             values.update(group=group, row=min(group * size, GROUP))
             if "rest_from" in self._table:
                 if "rest_from" not in launch.scratch:
@@ -190,13 +190,13 @@ class _CpuKernel:
 
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
-        k = launch.winners[0]
+        most = launch.winners.most
         dtype = self.program.dtype
         longest = max(N // F, GROUP) if self._counters == "shared" else 0
-        key = ("kwta", k, slots, longest)
+        key = ("kwta", most, slots, longest)
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other
-            most_winners, most_maps, longest = _in_lines(k, 4), _in_lines(F, 4), _in_lines(longest, 1)
+            most_winners, most_maps, longest = _in_lines(most, 4), _in_lines(F, 4), _in_lines(longest, 1)
             map_keys = aligned((B, most_maps), dtype)
             # those of no map never win
             map_keys[...] = -np.inf

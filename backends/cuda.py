@@ -266,21 +266,19 @@ class _CudaKernel:
             blocks = -(-B * N // (THREADS_FREE * (width if form.wide else 1)))
             configuration = (blocks, THREADS_FREE, 0)
         else:
-            k, radius, H, W = launch.winners
+            k, most, radius, H, W = launch.winners
             size = H * W
             F = N // size
-            # a map wins once a step at most
-            rounds = min(k, F)
             sets, parts = 0, 1
             if program.compact:
                 sets = launch.refractory.shape[1]
                 # each block keeps its own maps' best and counters, which must not outweigh the neurons
-                most = min(limits.multiprocessors // B, -(-N // limits.block_neurons), 2 * N // (F + sets))
-                parts = max(1, most)
+                worth = min(limits.multiprocessors // B, -(-N // limits.block_neurons), 2 * N // (F + sets))
+                parts = max(1, worth)
                 if parts > 1 and not limits.cooperative:
                     warnings.warn(_NO_RUNTIME, RuntimeWarning, stacklevel=2)
                     parts = 1
-            words = F + sets + 2 * rounds
+            words = F + sets + 2 * most
             shared = 8 * (3 * F + words)
             form = Form(
                 wide=wide and size % width == 0 and program.compact,
@@ -292,7 +290,7 @@ class _CudaKernel:
             arrays.append(self._memory(launch, "keys", 2 * B * N, whole) if needs_keys else None)
             if form.scratch:
                 arrays.append(self._memory(launch, "memory", B * (3 * F + parts * words), "int64"))
-            numbers += [parts, size, W, k, rounds, radius]
+            numbers += [parts, size, W, k, most, radius]
             share = -(-N // (parts * (width if form.wide else 1)))
             threads = min(THREADS_KWTA[program.dtype], -(-share // 32) * 32)
             configuration = (B * parts, threads, 0 if form.scratch else shared)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spyke_numba.backends import Launch
+from spyke_numba.backends import Launch, Winners
 from spyke_numba.backends.cpu import elementwise
 from spyke_numba.buffers import BUFFERS
 from spyke_numba.engine import (
@@ -377,7 +377,7 @@ class _TorchKernel:
             constants.append(launch.periods if len(launch.periods) > 1 else launch.periods[0])
         else:
             score = torch.empty_like(launch.states[0])
-            competition = _Competition(score, r, launch.periods, program.inhibition, *launch.winners)
+            competition = _Competition(score, r, launch.periods, program.inhibition, launch.winners)
         B, N = r.shape
         most = TILE * torch.get_num_threads() if _on_cpu(r) and not self.compiled else B * N
         rows, columns = min(B, max(1, most // N)), min(N, most)
@@ -422,7 +422,8 @@ class _Competition:
     counters : (B, N) int32 tensor
         Refractory counters, of which those of the inhibited sets are set.
     periods : (1,) or (N,) int32 tensor
-    scope, k, radius, H, W
+    scope : str
+    winners : Winners
     """
 
     def __init__(
@@ -431,10 +432,7 @@ class _Competition:
         counters: torch.Tensor,
         periods: torch.Tensor,
         scope: str | None,
-        k: int,
-        radius: int,
-        H: int,
-        W: int,
+        winners: Winners,
     ):
         import torch
 
@@ -447,11 +445,11 @@ class _Competition:
         if not on_cpu:
             self._order = partial(torch.argsort, stable=True)
             self._joined, self._maximum = torch.concatenate, torch.maximum
-        B, N = score.shape
+        (B, N), (_, most, radius, H, W) = score.shape, winners
         self.B, self.F, self.size, self.H, self.W = B, N // (H * W), H * W, H, W
         self.score, self.counters, self.scope = score, counters, scope
         self.periods = self._small(periods)
-        self.k, self.radius = min(k, self.F), radius
+        self.most, self.radius = most, radius
         #: A row for each map of each sample.
         self.maps = self._small(score.view(B * self.F, self.size))
         #: Whether the largest maps win, and nothing else keeps a neuron from it.
@@ -480,7 +478,7 @@ class _Competition:
         feature, place, potential = self._sorted(best) if self.each_map_once else self._one_by_one(best)
         valid = potential > -np.inf
         if won is not None:
-            own = self._small(won)[:, : self.k]
+            own = self._small(won)[:, : self.most]
             own[..., 0], own[..., 1], own[..., 2] = feature, place // self.W, place % self.W
             own[~valid] = -1
         period = self.periods if len(self.periods) == 1 else self.periods[feature * self.size + place]
@@ -521,13 +519,13 @@ class _Competition:
 
     def _sorted(self, best: Any) -> tuple[Any, Any, Any]:
         """Return feature, place and potential of up to k winners per sample, each (B, k), potential -inf for none."""
-        feature = self._order(-best)[:, : self.k]
+        feature = self._order(-best)[:, : self.most]
         return feature, self._first_places(feature), best[self.samples, feature]
 
     def _one_by_one(self, best: Any) -> tuple[Any, Any, Any]:
         """Return the same where a winner takes others out of the competition, or where maps are too many to sort."""
         rounds = []
-        for _ in range(self.k):
+        for _ in range(self.most):
             feature = best.argmax(1)[:, None]  # the first of equal values
             place = self._first_places(feature)
             rounds.append((feature, place, best[self.samples, feature]))

@@ -41,6 +41,15 @@ class KWTA:
     scope: Scope = "feature"
     radius: int = 0
 
+    def most(self, F: int, H: int, W: int) -> int:
+        """Return how many neurons of F maps of H rows and W columns can win in a step: not always k.
+
+        Two winners are in two maps, and with a radius further apart than it in rows or in columns: of each square of
+        ``radius + 1`` rows and columns one can win.
+        """
+        apart = -(-H // (self.radius + 1)) * -(-W // (self.radius + 1)) if self.radius else F
+        return min(self.k, F, apart)
+
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("radius", 0)):
             whole = whole_number(f"{name} of KWTA", getattr(self, name), least)

@@ -41,7 +41,7 @@ class _Plan:
     #: Name, shape and dtype of each.
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
     scope: Scope | None
-    winners: tuple[int, int, int, int] | None
+    winners: backends.Winners | None
     records: tuple[str, ...]
     steps: int
     constant_input: bool
@@ -748,20 +748,23 @@ class Layer:
             self._build(shape)
         if self._batch is None:
             self._batch = batch
-        _, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
+        F, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
         kinds = {"spikes": "bool", "refractory": "int32", "winners": "int32"}
-        k = 0 if inhibition is None else inhibition.k
+        winners = None
+        if inhibition is not None:
+            most = inhibition.most(F, H, W)
+            winners = backends.Winners(inhibition.k, most, inhibition.radius, H, W)
         outer = (*(() if single else (T,)), *((batch,) if has_batch else ()))
         outputs = []
         for name in dict.fromkeys(record):
-            per_sample = (k, 3) if name == "winners" else shape
+            per_sample = (winners.k, 3) if winners and name == "winners" else shape
             outputs.append((name, (*outer, *per_sample), kinds.get(name, self._dtype)))
         # spikes are written in any case, unless their numbers are asked for alone: fewer kernels to compile
         wanted = {"spikes", *record} if "pulses" not in record else set(record)
         return _Plan(
             outputs=tuple(outputs),
             scope=None if inhibition is None else inhibition.scope,
-            winners=None if inhibition is None else (inhibition.k, inhibition.radius, H, W),
+            winners=winners,
             records=tuple(name for name in RECORDS if name in wanted),
             steps=T,
             constant_input=one_step,

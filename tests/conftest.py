@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from emulated import EMULATED, emulated_cuda
+from emulated import EMULATED, EmulatedDevice, LimitedGpu, emulated_cuda
 
 from spyke_numba import backends
 
@@ -38,8 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("other_backend", [*others, EMULATED], indirect=True)
 
 
-def _usable(request: pytest.FixtureRequest) -> backends.Backend:
-    name = request.param
+def _usable(request: pytest.FixtureRequest, name: str) -> backends.Backend:
     backend = emulated_cuda() if name == EMULATED else backends.get(name)
     why_not = backend.unavailable()
     if why_not is not None:
@@ -52,10 +51,25 @@ def _usable(request: pytest.FixtureRequest) -> backends.Backend:
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     """Every backend in turn, skipped with its reason where it is not usable."""
-    return _usable(request)
+    return _usable(request, request.param)
 
 
 @pytest.fixture
 def other_backend(request: pytest.FixtureRequest) -> backends.Backend:
     """Every backend but cpu, to compare with it."""
-    return _usable(request)
+    return _usable(request, request.param)
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> None:
+    """A GPU, without which the test is skipped."""
+    _usable(request, "cuda")
+
+
+@pytest.fixture(params=["emulated", "gpu"])
+def cuda_device(request: pytest.FixtureRequest) -> type[EmulatedDevice | LimitedGpu]:
+    """Where CUDA kernels run, made of a seed and limits."""
+    if request.param == "emulated":
+        return EmulatedDevice
+    _usable(request, "cuda")
+    return LimitedGpu

@@ -1,4 +1,4 @@
-"""The CUDA backend on an emulated device, so that its kernels' own source runs without a GPU."""
+"""The CUDA backend on an emulated device, so that its kernels' own source runs without a GPU, or on a limited one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cuda_emulator import EmulatedCuda
 
-from spyke_numba.backends.cuda import CudaBackend, Limits
+from spyke_numba.backends.cuda import CudaBackend, Limits, _Gpu
 
 EMULATED = "cuda-emulated"
 #: Small layers are large on a small device.
@@ -59,6 +59,22 @@ class EmulatedDevice:
 
     def aligned(self, array: np.ndarray) -> bool:
         return array.ctypes.data % 16 == 0
+
+
+class LimitedGpu(_Gpu):
+    """The GPU, on which small layers take the kernels of large ones."""
+
+    def __init__(self, seed: int | None = None, limits: Limits = LIMITS):
+        self._limits = limits
+        #: What was compiled.
+        self.labels: list[str] = []
+
+    def limits(self, like: Any) -> Limits:
+        return self._limits
+
+    def kernel(self, label: str, source: str) -> Any:
+        self.labels.append(label)
+        return super().kernel(label, source)
 
 
 @cache

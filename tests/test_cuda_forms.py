@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import assert_same, input_for, neuron_of
-from emulated import LIMITS, EmulatedDevice
+from emulated import LIMITS, EmulatedDevice, LimitedGpu
 
 from spyke_numba import KWTA, Layer, models
 from spyke_numba.backends.cuda import CudaBackend, Limits
@@ -31,14 +31,23 @@ def inputs(name: str, batch: int, width: str) -> np.ndarray:
     return np.ascontiguousarray(input_for(name, batch)[:, :, :, :rows])
 
 
+CudaDevice = type[EmulatedDevice | LimitedGpu]
+
+
 def check(
-    name: str, width: str, device: str, dtype: str, inhibition: KWTA | None, seed: int | None = None
+    where: CudaDevice,
+    name: str,
+    width: str,
+    device: str,
+    dtype: str,
+    inhibition: KWTA | None,
+    seed: int | None = None,
 ) -> None:
-    emulated = EmulatedDevice(seed, DEVICES[device])
+    cuda = where(seed, DEVICES[device])
     x = inputs(name, 2, width)
     neuron = neuron_of(models.get(name), False)
     recordings = []
-    for backend in ("cpu", CudaBackend(emulated)):
+    for backend in ("cpu", CudaBackend(cuda)):
         layer = Layer(neuron, SHAPES[width], 2, inhibition, backend, dtype)
         record = [name for name in layer.recordable if inhibition or name != "winners"]
         # two calls: the counters cross from one to the next
@@ -47,7 +56,7 @@ def check(
     for expected, given in zip(*recordings, strict=True):
         assert_same(expected, given)
     form = device if inhibition else "free"
-    (label,) = emulated.labels
+    (label,) = cuda.labels
     assert label.split("_cuda_")[1] == {"shared": width, "free": width, "scratch": f"{width}_scratch"}.get(
         form, f"{width}_scratch_grid"
     )
@@ -58,30 +67,32 @@ def check(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", SHAPES)
 @pytest.mark.parametrize("device", DEVICES)
-def test_competition(device: str, width: str, dtype: str, scope: str, radius: int) -> None:
-    check("AdEx", width, device, dtype, KWTA(k=2, scope=scope, radius=radius))  # type: ignore[arg-type]
+def test_competition(
+    cuda_device: CudaDevice, device: str, width: str, dtype: str, scope: str, radius: int
+) -> None:
+    check(cuda_device, "AdEx", width, device, dtype, KWTA(k=2, scope=scope, radius=radius))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", SHAPES)
-def test_no_inhibition(width: str, dtype: str) -> None:
-    check("AdEx", width, "shared", dtype, None)
+def test_no_inhibition(cuda_device: CudaDevice, width: str, dtype: str) -> None:
+    check(cuda_device, "AdEx", width, "shared", dtype, None)
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("device", DEVICES)
 def test_threads_and_blocks_in_any_order(device: str, seed: int) -> None:
-    check("LIF", "narrow", device, "float64", KWTA(k=3, radius=1), seed)
-    check("LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed)
+    check(EmulatedDevice, "LIF", "narrow", device, "float64", KWTA(k=3, radius=1), seed)
+    check(EmulatedDevice, "LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed)
 
 
 @pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("width", SHAPES)
-def test_every_number_of_steps(width: str, steps: int) -> None:
+def test_every_number_of_steps(cuda_device: CudaDevice, width: str, steps: int) -> None:
     """Inputs are read ahead, however many steps there are."""
     x = inputs("LIF", 1, width)[:steps]
     neuron = neuron_of(models.get("LIF"), True)
-    backend = CudaBackend(EmulatedDevice(limits=DEVICES["grid"]))
+    backend = CudaBackend(cuda_device(limits=DEVICES["grid"]))
     layers = [Layer(neuron, SHAPES[width], 1, backend=b) for b in ("cpu", backend)]  # type: ignore[arg-type]
     for run in (lambda layer: layer.run(x, ("spikes", "u")), lambda layer: layer.run(x[0], steps=steps)):
         assert_same(*map(run, layers))
@@ -89,28 +100,28 @@ def test_every_number_of_steps(width: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_mixed_state_keeps_counters_per_neuron(device: str) -> None:
+def test_a_mixed_state_keeps_counters_per_neuron(cuda_device: CudaDevice, device: str) -> None:
     """After steps without inhibition the neurons of a map differ; then, and only then, each has its own counter."""
     x = inputs("LIF", 2, "wide")
     neuron = neuron_of(models.get("LIF"), False)
-    emulated = EmulatedDevice(limits=DEVICES[device])
+    cuda = cuda_device(limits=DEVICES[device])
     recordings = []
-    for backend in ("cpu", CudaBackend(emulated)):
+    for backend in ("cpu", CudaBackend(cuda)):
         layer = Layer(neuron, SHAPES["wide"], 2, KWTA(k=2), backend)  # type: ignore[arg-type]
         layer.run(x[:8], inhibition=None)
         recordings.append(layer.run(x[8:], ("spikes", "u", "refractory", "winners")))
     assert_same(*recordings)
-    assert emulated.labels[-1].endswith("narrow_scratch" if device == "scratch" else "narrow")
+    assert cuda.labels[-1].endswith("narrow_scratch" if device == "scratch" else "narrow")
 
 
-def test_a_layer_of_single_neurons() -> None:
+def test_a_layer_of_single_neurons(cuda_device: CudaDevice) -> None:
     """A population of N neurons is N maps of one place."""
     x = np.random.default_rng(3).uniform(0, 3000, (12, 1, 40))
     for scope in ("feature", "location", "global"):
         inhibition = KWTA(k=50, scope=scope)  # type: ignore[arg-type]
         recordings = [
             Layer(models.LIF(threshold=1.0), (40,), 1, inhibition, backend).run(x, ("spikes", "winners", "u"))
-            for backend in ("cpu", CudaBackend(EmulatedDevice()))
+            for backend in ("cpu", CudaBackend(cuda_device()))
         ]
         assert recordings[0].spikes.any()
         assert_same(*recordings)
@@ -118,10 +129,10 @@ def test_a_layer_of_single_neurons() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("device", ["shared", "scratch"])
-def test_blocks_of_several_warps(device: str, seed: int) -> None:
+def test_blocks_of_several_warps(cuda_device: CudaDevice, device: str, seed: int) -> None:
     shape = (4, 6, 7)
     x = np.random.default_rng(1).uniform(-300, 1500, (5, 1, *shape))
-    backend = CudaBackend(EmulatedDevice(seed, DEVICES[device]))
+    backend = CudaBackend(cuda_device(seed, DEVICES[device]))
     for dtype in ("float32", "float64"):
         recordings = [
             Layer(models.LIF(threshold=1.0), shape, 1, KWTA(k=4, radius=1), b, dtype).run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -602,3 +603,46 @@ def test_without_refractoriness_only_a_state_that_is_held_is_held(backend: Backe
         "LIF", {"threshold": 1.0, "refractory_timesteps": 0}, x, initial={"refractory": counters}
     )
     np.testing.assert_array_equal(after.spikes, expected["spikes"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "most"),
+    [
+        ((30, 4, 5), 0, 7),
+        ((5, 4, 5), 0, 5),
+        ((30, 4, 5), 1, 6),
+        ((30, 4, 5), 2, 4),
+        ((30, 1, 9), 4, 2),
+        ((30,), 1, 1),
+    ],
+)
+def test_as_many_win_as_can(backend: Backend, shape: tuple[int, ...], radius: int, most: int) -> None:
+    """Where one neuron of each map spikes, on places as close as the radius allows, their number is reached."""
+    inhibition = KWTA(k=7, radius=radius)
+    F, H, W = shape if len(shape) == 3 else (*shape, 1, 1)
+    assert inhibition.most(F, H, W) == most
+    places = [(row, column) for row in range(0, H, radius + 1) for column in range(0, W, radius + 1)]
+    x = np.zeros((1, 1, F, H, W))
+    for f in range(F):
+        x[(0, 0, f, *places[f % len(places)])] = 3000 - f
+    recording = Layer(models.LIF(threshold=1.0), shape, 1, inhibition, backend).run(
+        x.reshape(1, 1, *shape), ("spikes", "winners")
+    )
+    assert recording.spikes.sum() == F
+    winners = np.asarray(recording.winners)[0, 0]
+    assert winners.shape == (7, 3)
+    assert [tuple(winner) for winner in winners[:most]] == [
+        (f, *places[f % len(places)]) for f in range(most)
+    ]
+    assert (winners[most:] == -1).all()
+
+
+def test_neurons_of_a_population_that_exclude_each_other_are_not_tried_one_by_one() -> None:
+    N = 1_000_000
+    layer = Layer(models.LIF(threshold=1.0), (N,), 1, KWTA(k=5, radius=1), "cpu")
+    started = time.perf_counter()
+    recording = layer.run(np.full((1, 1, N), 3000.0, np.float32), ("spikes", "winners"))
+    assert recording.spikes.all()
+    assert recording.winners[0, 0].tolist() == [[0, 0, 0], *[[-1, -1, -1]] * 4]
+    # a million looks at a million keys take a minute
+    assert time.perf_counter() - started < 20
