@@ -27,7 +27,7 @@ from spyke_numba.backends._cpu_parts import (
     atomic_load,
     first_fired,
     first_place,
-    rest,
+    give_way,
 )
 from spyke_numba.backends._cpu_source import INTERLEAVED
 from spyke_numba.backends._threads import LINE, Kernel, Teams
@@ -179,7 +179,7 @@ def test_threads_take_part_at_once_and_after_a_sleep() -> None:
         for _ in range(1_000_000):
             if atomic_load(table) == 2:
                 break
-            rest()
+            give_way()
 
     kernel, teams = Kernel(meet), Teams()
     for pause in (0.0, 0.0, 0.05, 0.05, 0.0):
