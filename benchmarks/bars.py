@@ -8,6 +8,10 @@ from typing import Any
 
 #: Shapes (batch, F, H, W) at which k-winners-take-all is measured.
 KWTA_SHAPES = ((1, 30, 28, 28), (1, 100, 160, 160), (32, 30, 28, 28))
+#: What is measured on a GPU: neurons without inhibition, samples with it, and their winners.
+GPU_NEURONS, GPU_BATCH, GPU_WINNERS = 10_000_000, 256, 5
+#: Which part of the bandwidth of the device's own copy these models must reach.
+GPU_MODELS = {"LIF": 0.7, "Izhikevich": 0.7, "AdEx": 0.6}
 PEER_SIZES = (10_000, 100_000, 1_000_000)
 #: How many times the time of ours a peer's must be.
 PEER_FACTORS = {
@@ -165,6 +169,27 @@ BARS: tuple[Bar, ...] = (
     *_dropin(1, 250, 14, 14, limit=10.0),
     *_dropin(1, 64, 64, 64, limit=1.0),
     *_dropin(1, 100, 128, 128, limit=20.0),
+    *(
+        Bar(
+            "gpu",
+            f"cuda, {model}, N = {GPU_NEURONS:,}: time over a copy of as many bytes",
+            "over_floor",
+            1 / part,
+            {"model": model, "backend": "cuda", "neurons": GPU_NEURONS},
+        )
+        for model, part in GPU_MODELS.items()
+    ),
+    *(
+        Bar(
+            "gpu",
+            f"cuda, k-WTA {GPU_BATCH}×30×28×28, {scope}: over no inhibition",
+            "over_free",
+            2.0,
+            {"backend": "cuda", "batch": GPU_BATCH, "scope": scope},
+        )
+        for scope in ("feature", "location", "global")
+    ),
+    Bar("gpu", "cuda: neuron-steps as on the CPU", "same_spikes", 1.0, {"backend": "cuda"}, at_least=True),
     Bar("startup", "first run of a new process, beyond import numba", "warm_beyond_numba_s", 1.0, unit="s"),
     Bar("startup", "compiling one model that is not cached", "compile_s", 5.0, unit="s"),
     # eight neurons take the kernel so little that the whole step is an upper bound of what lies above it

@@ -127,7 +127,8 @@ def measure_group(
     latest: list[Any] = [None]
     contestants: dict[Any, Callable[[], Any]] = {}
     about: dict[Case, tuple[float, float]] = {}
-    flat, copied = given.reshape(-1), np.empty(x.size, bool)
+    flat, on_host = given.reshape(-1), given is x
+    copied = np.empty(x.size, bool) if on_host else flat.new_empty(x.size, dtype=bool)
     for case in cases:
         run = contestants[case] = _run(case, given, wait, latest, copied.reshape(x.shape))
         first = run()
@@ -135,11 +136,11 @@ def measure_group(
         total = np.count_nonzero(spikes) if isinstance(spikes, np.ndarray) else int(spikes.sum())
         about[case] = first, total / case.neuron_steps
     for threads in sorted({case.threads for case in cases}):
-        copying = floor.copying(flat, copied, threads) if given is x else floor.copying_on_gpu(flat, wait)
+        copying = floor.copying(flat, copied, threads) if on_host else floor.copying_on_gpu(flat, wait)
         contestants["floor", threads] = copying
         copying()
     size = prod(x.shape[1:])
-    if size <= MOST_IN_CACHE:
+    if size <= MOST_IN_CACHE and on_host:
         contestants["in cache"] = floor.copying_in_cache(size, len(x))
         contestants["in cache"]()
     timed = repeats(contestants, seconds, least, TURN)
@@ -187,8 +188,10 @@ def _run(
     out = {"spikes": memory} if case.reuse else None
 
     def run() -> float:
-        ready_memory(case.neuron_steps)
+        if case.backend != "cuda":
+            ready_memory(case.neuron_steps)
         layer.reset()
+        wait()
         started = time.perf_counter()
         latest[0] = layer.run(potentials, steps=steps, out=out)
         wait()

@@ -91,13 +91,15 @@ def copying(x: np.ndarray, out: np.ndarray, threads: int) -> Callable[[], float]
 
 
 def copying_on_gpu(x: Any, wait: Callable[[], None]) -> Callable[[], None]:
-    """Return a contestant that reads and writes as much on the GPU that holds the tensor ``x``."""
-    import torch
+    """Return a contestant that moves as many bytes on the GPU that holds the tensor ``x``, by the device's own copy.
 
-    out = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+    It reads and writes 4 bytes for 5 of 8 elements, instead of reading 4 and writing 1 for each.
+    """
+    part = x.reshape(-1)[: x.numel() * 5 // 8]
+    out = part.clone()
 
     def run() -> None:
-        torch.ge(x, 0.5, out=out)
+        out.copy_(part)
         wait()
 
     return run

@@ -9,6 +9,7 @@ import platform
 import random
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -121,10 +122,19 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "processor": model,
         "cores": processors(),
+        **_gpu(),
         "versions": versions,
         "commit": commit,
         "date": date,
     }
+
+
+def _gpu() -> dict[str, str]:
+    # where torch, which the benchmarks on a GPU need, sees one
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
 def checkout() -> Path | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from spyke_numba import KWTA, Layer, models
-from spyke_numba.benchmarks import against_peers, bars, cases, dropin, floor, peers, plots, running
+from spyke_numba.benchmarks import against_peers, bars, cases, dropin, floor, gpu, peers, plots, running
 from spyke_numba.benchmarks.cases import DRIVEN, Case, busy_threshold, measure, uniform
 from spyke_numba.benchmarks.measuring import interleaved, processors
 from spyke_numba.cli.benching import BENCHMARKS
@@ -32,7 +32,9 @@ def results(tmp_path_factory) -> dict[str, dict[str, Any]]:
     """Results of the smallest point of every benchmark, by name; of the peers, those without a compiler's help."""
     folder = tmp_path_factory.mktemp("results")
     for name in MEASURED:
-        bench(name, "--smallest", "--out", folder / f"{name}.json")
+        # without a GPU, the cpu backend shows that the benchmark itself works
+        options = ["--backend", "cpu"] if name == "gpu" else []
+        bench(name, "--smallest", *options, "--out", folder / f"{name}.json")
     bench("peers", "--smallest", "--peers", "plain_numpy", "--out", folder / "peers.json")
     for name, backend in (("dropin", "cpu"), ("dropin_torch", "torch")):
         options = [
@@ -61,7 +63,7 @@ def test_results_say_where_and_with_what(name, results):
     assert results[name]["rows"]
 
 
-@pytest.mark.parametrize("name", ["scaling", "kwta", "peers"])
+@pytest.mark.parametrize("name", ["scaling", "kwta", "peers", "gpu"])
 def test_two_to_five_percent_of_all_neuron_steps_spike(name, results):
     assert all(0.02 <= row["spiking"] <= 0.05 for row in results[name]["rows"])
 
@@ -88,6 +90,28 @@ def test_start(results):
     # a process that finds the code is quicker than the one that compiled it
     assert 0 < process["first_run_s"] < process["compile_s"]
     assert process["warm_beyond_numba_s"] == pytest.approx(process["import_s"] + process["first_run_s"])
+
+
+def test_a_gpu_is_held_against_its_copy_and_the_cpus_spikes(results):
+    free, competing = results["gpu"]["rows"][:3], results["gpu"]["rows"][3:]
+    assert [row["model"] for row in free] == list(bars.GPU_MODELS) and {row["k"] for row in free} == {0}
+    assert [(row["k"], row["scope"], row["radius"]) for row in competing[1:3]] == [
+        (5, "feature", 0),
+        (5, "feature", 2),
+    ]
+    assert {row["same_spikes"] for row in free + competing} == {1.0}
+    for row in competing[1:]:
+        assert row["over_free"] == pytest.approx(row["ns"] / competing[0]["ns"])
+
+
+def test_other_spikes_than_the_cpus_are_counted(monkeypatch):
+    x = uniform((20, 1, 100))
+    case = Case("LIF", (100,), steps=20, threshold=9.0)
+    other = replace(case, threshold=11.0)
+    monkeypatch.setattr(gpu, "replace", lambda case, **changes: other)
+    (row,) = gpu.measured(x, [case], 0.0)
+    expected = np.mean(case.layer().run(x).spikes == other.layer().run(x).spikes)
+    assert row["same_spikes"] == expected < 1
 
 
 def test_memory(results):
@@ -259,7 +283,7 @@ def test_winners_are_ours(name, work):
 
 
 def test_other_spikes_are_told(work, monkeypatch, capsys):
-    other = dataclasses.replace(work, threshold=work.threshold * 0.9)
+    other = replace(work, threshold=work.threshold * 0.9)
     build = peers.get("plain_numpy").build
     monkeypatch.setattr(peers.get("plain_numpy"), "build", lambda _: build(other))
     row = against_peers.compare(work, ("plain_numpy",), 0.0)[1]
