@@ -1,6 +1,6 @@
 """Writes the CUDA kernels: the engine's statements for each neuron, and around them what moves data and picks winners.
 
-A module holds one kernel ``run`` for one `Program` in one `Form`, its signature and its largest block. Kernels take
+A module holds one kernel ``run`` for one `Program` in one `Form`, its signature and its launch bounds. Kernels take
 addresses and numbers, so that a launch prepares no arrays and no shape, batch, k, T or value compiles anything again.
 
 Without inhibition a thread keeps its neurons' state in registers for all steps and has the inputs of the next steps
@@ -26,9 +26,6 @@ from spyke_numba.engine import (
     step_lines,
 )
 
-#: Largest blocks, without inhibition and with it; the fewer the threads, the more registers each may have.
-THREADS_FREE = 128
-THREADS_KWTA = {"float32": 384, "float64": 256}
 #: Neighbouring neurons that a thread moves at once, 16 bytes of a state.
 WIDTHS = {"float32": 4, "float64": 2}
 #: Steps whose inputs are under way while as many others are computed, for wide and narrow kernels without inhibition.
@@ -59,6 +56,22 @@ class Form:
         return "_".join(
             ["wide" if self.wide else "narrow"] + [n for n in ("scratch", "grid") if getattr(self, n)]
         )
+
+
+def bounds(program: Program, form: Form) -> tuple[int, int]:
+    """Return the threads of the largest block, and how many such blocks a multiprocessor must have registers for.
+
+    Blocks of samples of their own stop for their winners at different times, so that two keep a multiprocessor busier
+    than one; where a neuron looks for its location's counter, two leave the largest models too few registers.  Blocks
+    that share a sample are one on each multiprocessor.
+    """
+    if program.inhibition is None:
+        return 128, 1
+    if program.dtype == "float64":
+        return 256, 1
+    if form.grid:
+        return 384, 1
+    return 256, 1 if program.inhibition == "location" else 2
 
 
 def recorded(program: Program) -> tuple[str, ...]:
@@ -688,7 +701,8 @@ class _Source:
             advance.append(self.load("r", "g_r", "b * N + j"))
         elif self.counters == "shared":
             for v, name in enumerate(self.each("r")):
-                advance.append(f"{name} = left(memory[until + place + {v}], t)")
+                # how long it is held does not matter
+                advance.append(f"{name} = counter(memory[until + place + {v}] > t)")
         advance += self.calls("advance", self.counters)
         if self.counters == "free":
             self.function("rest", "held")
@@ -773,9 +787,9 @@ class _Source:
             _VECTORS if form.wide else "",
         ]
         if program.inhibition is None:
-            body, threads = self.free(), THREADS_FREE
+            body = self.free()
         else:
-            body, threads = self.competing(), THREADS_KWTA[program.dtype]
+            body = self.competing()
             parts += [_POINTERS]
             parts += [_COMPETITION.format(ranked=_RANKED[program.dtype], **names)]
         lines = [line for line in self.functions if not line.startswith("@")]
@@ -784,7 +798,7 @@ class _Source:
         kinds = parameters(program, form)
         kernel = [
             f'SIGNATURE = "void({", ".join(kinds.values())})"',
-            f"THREADS = {threads}",
+            f"BOUNDS = {bounds(program, form)}",
             "",
             "",
             f"def run({', '.join(kinds)}):",
@@ -795,5 +809,5 @@ class _Source:
 
 
 def source(program: Program, form: Form) -> str:
-    """Return the text of a program's module in a form: the kernel ``run``, its ``SIGNATURE`` and its ``THREADS``."""
+    """Return the text of a program's module in a form: the kernel ``run``, its ``SIGNATURE`` and its ``BOUNDS``."""
     return _Source(program, form).text()

@@ -78,7 +78,7 @@ def compile_ptx(
     kernel: str = "run",
     signature: str | tuple[Any, ...] | None = None,
     arch: str = "sm_90",
-    max_threads: int | None = None,
+    launch_bounds: int | tuple[int, int] | None = None,
 ) -> str:
     """Return the PTX of one kernel of a generated module.
 
@@ -92,9 +92,9 @@ def compile_ptx(
         Types of the arguments, such as ``"float32[:, ::1], int64"``; what the module's ``SIGNATURE`` says unless given.
     arch : str
         Such as ``"sm_90"``.
-    max_threads : int, optional
-        The largest block to be launched, which limits the registers per thread; what the module's ``THREADS`` or the
-        kernel's ``launch_bounds`` say unless given.
+    launch_bounds : int or tuple of int, optional
+        Threads of the largest block to be launched, and how many such blocks a multiprocessor must hold, which limits
+        the registers per thread; what the module's ``BOUNDS`` or the kernel's ``launch_bounds`` say unless given.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def compile_ptx(
             device=False,
             abi="numba",
             fastmath=options.get("fastmath", False),
-            launch_bounds=max_threads or options.get("launch_bounds") or getattr(module, "THREADS", None),
+            launch_bounds=launch_bounds or options.get("launch_bounds") or getattr(module, "BOUNDS", None),
         )
     return ptx
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from spyke_numba.backends import Launch
-from spyke_numba.backends._cuda_source import THREADS_FREE, THREADS_KWTA, WIDTHS, Form, recorded, source
+from spyke_numba.backends._cuda_source import WIDTHS, Form, bounds, recorded, source
 from spyke_numba.backends._ptx import compile_ptx, missing
 from spyke_numba.engine import Program
 from spyke_numba.generated import load_module
@@ -106,7 +106,7 @@ class _Gpu:
         module = load_module(label, source, f"numba-cuda {numba_cuda.__version__}")
         # with its signature it takes addresses as they are; without link-time optimisation it is the PTX checked
         jit: Any = cuda.jit
-        return jit(module.SIGNATURE, launch_bounds=module.THREADS, cache=True, lto=False)(module.run)
+        return jit(module.SIGNATURE, launch_bounds=module.BOUNDS, cache=True, lto=False)(module.run)
 
     def on(self, like: Any) -> AbstractContextManager[Any]:
         if not _on_gpu(like):
@@ -263,8 +263,8 @@ class _CudaKernel:
         wide = aligned and N % width == 0
         if launch.winners is None:
             form = Form(wide and limits.wide_neurons * limits.multiprocessors <= B * N)
-            blocks = -(-B * N // (THREADS_FREE * (width if form.wide else 1)))
-            configuration = (blocks, THREADS_FREE, 0)
+            threads, _ = bounds(program, form)
+            configuration = (-(-B * N // (threads * (width if form.wide else 1))), threads, 0)
         else:
             k, most, radius, H, W = launch.winners
             size = H * W
@@ -292,7 +292,7 @@ class _CudaKernel:
                 arrays.append(self._memory(launch, "memory", B * (3 * F + parts * words), "int64"))
             numbers += [parts, size, W, k, most, radius]
             share = -(-N // (parts * (width if form.wide else 1)))
-            threads = min(THREADS_KWTA[program.dtype], -(-share // 32) * 32)
+            threads = min(bounds(program, form)[0], -(-share // 32) * 32)
             configuration = (B * parts, threads, 0 if form.scratch else shared)
         return self._kernel(form, launch.x), configuration, [*map(device.address, arrays)], numbers
 

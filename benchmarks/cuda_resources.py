@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from spyke_numba import Uniform, models
-from spyke_numba.backends._cuda_source import THREADS_FREE, THREADS_KWTA, Form, source
+from spyke_numba.backends._cuda_source import Form, bounds, source
 from spyke_numba.backends._ptx import compile_ptx, link
 from spyke_numba.benchmarks.measuring import write_json
 from spyke_numba.engine import Program
@@ -61,11 +61,6 @@ class Case:
         compact = self.inhibition is not None and self.compact
         return Program.of(neuron, dtype=self.dtype, inhibition=self.inhibition, compact=compact)
 
-    @property
-    def threads(self) -> int:
-        """The largest block that it is launched with."""
-        return THREADS_FREE if self.inhibition is None else THREADS_KWTA[self.dtype]
-
     def ptx(self) -> str:
         """Return its PTX for the oldest architecture."""
         return compile_ptx(source(self.program, self.form), arch=ARCHITECTURES[0])
@@ -73,9 +68,11 @@ class Case:
     def row(self, ptx: str) -> dict[str, Any]:
         """Return what its PTX takes on each architecture."""
         used = {arch: link(ptx, arch) for arch in ARCHITECTURES}
+        threads, blocks = bounds(self.program, self.form)
         return {
             "kernel": str(self),
-            "threads": self.threads,
+            "threads": threads,
+            "blocks": blocks,
             "registers": {arch: usage.registers for arch, usage in used.items()},
             "spill_bytes": {arch: usage.spill_bytes for arch, usage in used.items()},
             "shared_bytes": {arch: usage.shared_bytes for arch, usage in used.items()},
@@ -110,17 +107,18 @@ def table(results: dict[str, Any]) -> str:
         "# What the CUDA kernels take of a device",
         "",
         f"By `{COMMAND}`",
-        f"with {tools}. Shared memory is that of fixed size, with the KiB that the system reserves",
-        "on newer architectures.",
+        f"with {tools}. A multiprocessor has registers",
+        "for as many of the largest blocks, or more. Shared memory is that of fixed size, with the KiB that the system",
+        "reserves on newer architectures.",
         "",
-        f"| kernel | largest block | registers on {' / '.join(ARCHITECTURES)} | spilled bytes | shared bytes |",
+        f"| kernel | largest blocks | registers on {' / '.join(ARCHITECTURES)} | spilled bytes | shared bytes |",
         "|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         columns = [
             " / ".join(map(str, row[key].values())) for key in ("registers", "spill_bytes", "shared_bytes")
         ]
-        lines.append(f"| {row['kernel']} | {row['threads']} | {' | '.join(columns)} |")
+        lines.append(f"| {row['kernel']} | {row['blocks']} × {row['threads']} | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 
 

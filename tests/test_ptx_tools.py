@@ -147,7 +147,7 @@ def test_signatures() -> None:
         for signature in ("float32[::1]", "void(float32[::1])", (types.Array(types.float32, 1, "C"),))
     }
     assert all("add.f32" in text for text in texts)
-    named = f'{source}\nSIGNATURE = "void(float32[::1])"\nTHREADS = 64\n'
+    named = f'{source}\nSIGNATURE = "void(float32[::1])"\nBOUNDS = 64\n'
     assert ".maxntid 64" in compile_ptx(named)
     with pytest.raises(ValueError, match=r"architecture '9\.0': give one such as 'sm_90'"):
         compile_ptx(source, "run", "float32[::1]", arch="9.0")
@@ -205,7 +205,7 @@ def test_bounds_limit_registers_and_spills_are_seen() -> None:
     assert bounded.registers <= 64
     assert bounded.spill_bytes > 0
     assert bounded.stack_bytes > 0
-    given = compile_ptx(KERNELS, "free", "float32[::1]", max_threads=1024)
+    given = compile_ptx(KERNELS, "free", "float32[::1]", launch_bounds=1024)
     assert link(given) == bounded
     assert link(free, max_registers=40).registers <= 40
 
