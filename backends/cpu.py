@@ -12,7 +12,7 @@ from spyke_numba.backends import Launch
 from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
-from spyke_numba.engine import MOST_STEPS, Program, operations_of
+from spyke_numba.engine import Program, operations_of
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
@@ -101,8 +101,6 @@ class _CpuKernel:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
         count as ended, and what must stay alive."""
         program = self.program
-        if launch.steps > MOST_STEPS:
-            raise ValueError(f"the input has {launch.steps} steps: give at most {MOST_STEPS} at once")
         B, N = launch.states[0].shape
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}

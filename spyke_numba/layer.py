@@ -17,7 +17,7 @@ import numpy as np
 from spyke_numba import backends
 from spyke_numba.checks import whole_number
 from spyke_numba.counters import gathered, spread
-from spyke_numba.engine import DTYPES, RECORDS, REFRACTORY, Program
+from spyke_numba.engine import DTYPES, MOST_STEPS, RECORDS, REFRACTORY, Program
 from spyke_numba.expressions import listing, suggest
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.parameters import call_by_name, resolve
@@ -744,6 +744,8 @@ class Layer:
         one_step = single or steps is not None
         shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
         T = steps if steps is not None else 1 if single else int(x.shape[0])
+        if T > MOST_STEPS:
+            raise ValueError(f"the input has {T} steps: give at most {MOST_STEPS} at once")
         if self._shape is None:
             self._build(shape)
         if self._batch is None:

@@ -646,3 +646,10 @@ def test_neurons_of_a_population_that_exclude_each_other_are_not_tried_one_by_on
     assert recording.winners[0, 0].tolist() == [[0, 0, 0], *[[-1, -1, -1]] * 4]
     # a million looks at a million keys take a minute
     assert time.perf_counter() - started < 20
+
+
+def test_more_steps_than_counters_hold(backend: Backend) -> None:
+    layer = Layer(models.LIF(threshold=1.0), (3,), backend=backend)
+    with pytest.raises(ValueError, match=r"the input has 1073741824 steps: give at most 1073741823 at once"):
+        layer.run(np.zeros((1, 3)), steps=2**30)
+    assert layer.run(np.zeros((1, 3)), steps=2).spikes.shape == (2, 1, 3)
