@@ -41,6 +41,11 @@ NOT_FIRED, FIRED, EXCLUDED = np.uint8(0), np.uint8(1), np.uint8(2)
 #: from the window's first step on; a mark that is larger than WINDOW holds to its end, and tells the step of the spike,
 #: or is BEFORE for a hold from before the window.
 WINDOW, BEFORE = 120, np.uint8(255)
+#: Maps whose best is too near to a winner, one after the other, before all maps' keys are made exact at once: each
+#: takes a look at all keys.
+REJECTED = 32
+#: Keys of maps of which the largest is known while winners are chosen, where there are more.
+KEYS_OF_BLOCK = 256
 #: Cache lines that `fetch` asks for.
 FETCHED_LINES = 8
 #: Looks before a thread that waits for others lets them have its core.
@@ -325,7 +330,7 @@ def held_at(until, t, held):
 # ---- The choice of winners
 
 
-@njit(error_model="numpy", **INNER)
+@njit(error_model="numpy", forceinline=True, **INNER)
 def largest(keys, lowest):
     use_widest_vectors()
     best = lowest
@@ -469,18 +474,72 @@ def near(a, b, radius):
     return a - b <= radius and b - a <= radius
 
 
+@njit(**INNER)
+def exclude(fired, row, column, radius, W):
+    """Take those neurons of a map out of the choice that lie around a place."""
+    for i in range(max(0, row - radius), min(fired.size // W, row + radius + 1)):
+        for j in range(max(0, column - radius), min(W, column + radius + 1)):
+            if fired[i * W + j] == FIRED:
+                fired[i * W + j] = EXCLUDED
+
+
+@njit(**INNER)
+def is_open(won, n, radius, W, size):
+    """Tell whether any place is not near to one of the n winners."""
+    for place in range(size):
+        row = place // W
+        column = place - row * W
+        taken = 0
+        for q in range(n):
+            taken += near(row, won[q, 1], radius) and near(column, won[q, 2], radius)
+        if taken == 0:
+            return True
+    return False
+
+
 @njit(error_model="numpy", **INNER)
-def select(u, fired, map_keys, map_places, most, radius, W, size, won, lowest):
+def look_at_blocks(map_keys, best_of_blocks, lowest):
+    """Find the largest key of each block."""
+    for block in range(best_of_blocks.size):
+        lo = block * KEYS_OF_BLOCK
+        hi = min(lo + KEYS_OF_BLOCK, map_keys.size)
+        best_of_blocks[block] = largest(part(map_keys, (), lo, hi), lowest)
+
+
+@njit(error_model="numpy", **INNER)
+def make_exact(u, fired, map_keys, map_places, radius, W, size, won, n, lowest):
+    """Make the keys of all maps those of neurons that are not near to one of the n winners."""
+    for f in range(u.size // size):
+        if map_keys[f] > lowest:
+            own_u, own_fired = (
+                part(u, (), f * size, f * size + size),
+                part(fired, (), f * size, f * size + size),
+            )
+            for q in range(n):
+                exclude(own_fired, won[q, 1], won[q, 2], radius, W)
+            map_keys[f], map_places[f] = largest_fired(own_u, own_fired, lowest), -1
+
+
+@njit(error_model="numpy", **INNER)
+def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size, won, lowest):
     """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 
     A map's key is an upper bound, made exact only for a map that reaches the front.
     """
-    n = 0
+    blocks = best_of_blocks.size
+    if blocks > 1:
+        look_at_blocks(map_keys, best_of_blocks, lowest)
+    n = rejected = block = lo_key = 0
+    keys = map_keys
     while n < most:
-        best = largest(map_keys, lowest)
+        best = largest(best_of_blocks if blocks > 1 else keys, lowest)
         if best == lowest:
             break
-        front = first_place(map_keys, best)
+        if blocks > 1:
+            block = first_place(best_of_blocks, best)
+            lo_key = block * KEYS_OF_BLOCK
+            keys = part(map_keys, (), lo_key, min(lo_key + KEYS_OF_BLOCK, map_keys.size))
+        front = lo_key + first_place(keys, best)
         place = map_places[front]
         lo, hi = front * size, front * size + size
         own_u, own_fired = part(u, (), lo, hi), part(fired, (), lo, hi)
@@ -493,18 +552,24 @@ def select(u, fired, map_keys, map_places, most, radius, W, size, won, lowest):
             for q in range(n):
                 if near(row, won[q, 1], radius) and near(column, won[q, 2], radius):
                     allowed = False
-                    for i in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
-                        for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
-                            if own_fired[i * W + j] == FIRED:
-                                own_fired[i * W + j] = EXCLUDED
+                    exclude(own_fired, won[q, 1], won[q, 2], radius, W)
         if not allowed:
             map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
-            continue
-        map_keys[front] = lowest
-        won[n, 0] = front
-        won[n, 1] = row
-        won[n, 2] = column
-        n += 1
+            rejected += 1
+            if rejected == REJECTED:
+                if not is_open(won, n, radius, W, size):
+                    break
+                make_exact(u, fired, map_keys, map_places, radius, W, size, won, n, lowest)
+                look_at_blocks(map_keys, best_of_blocks, lowest)
+        else:
+            rejected = 0
+            map_keys[front] = lowest
+            won[n, 0] = front
+            won[n, 1] = row
+            won[n, 2] = column
+            n += 1
+        if blocks > 1:
+            best_of_blocks[block] = largest(keys, lowest)
     return n
 
 

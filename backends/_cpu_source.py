@@ -53,6 +53,7 @@ from spyke_numba.backends._cpu_parts import (
     held_at,
     interleaved,
     larger,
+    largest,
     largest_fired,
     mantissa,
     mark_of,
@@ -181,22 +182,24 @@ while True:
             # what other threads have found, or its first lines, both at once
             fetch(address_of(map_keys[b]))
             fetch(address_of(map_places[b]))
-        n = select(g_u[b], fired[b], map_keys[b], map_places[b], most, radius, W, size, won[b], lowest)
-        for q in range(n):
-            front = won[b, q, 0]
-            place = won[b, q, 1] * W + won[b, q, 2]
-            period = {period}
-            start, stop, stride = {inhibited}
-            for j in range(start, stop, stride):
-                g_r[b, j] = max(g_r[b, j], period)
-                {rests}
+        maps_of_sample = map_keys[b], map_places[b], best_of_blocks_of[me]
+        n = select(g_u[b], fired[b], *maps_of_sample, most, radius, W, size, won[b], lowest)
+        # where periods differ, sets that winners share take the longest, whatever they were held for before
+        for again in range({passes}):
+            for q in range(n):
+                front = won[b, q, 0]
+                place = won[b, q, 1] * W + won[b, q, 2]
+                period = {period}
+                start, stop, stride = {inhibited}
+                for j in range(start, stop, stride):
+                    g_r[b, j] = period if again == 0 else max(g_r[b, j], period)
+                    {rests}
         if winners.shape[0] > 0:
             for q in range(k):
                 for i in range(3):
                     winners[t, b, q, i] = won[b, q, i] if q < n else -1
         if out_refractory.shape[0] > 0:
-            for j in range(N):
-                out_refractory[t, b, j] = {counter}
+            {counters}
         {settle}
         if owners > 0:
             next_step(turns_b, owners)
@@ -271,9 +274,9 @@ if g_r[b, {set}] > t:
             {rest}
         {record}
         {fetch}
-    for g in range(f, end):
-        if map_keys[b, g] != LOWEST_KEY:
-            map_keys[b, g] = LOWEST_KEY
+    keys_of_group = part(map_keys, (b,), f, end)
+    if largest(keys_of_group, lowest) != LOWEST_KEY:
+        keys_of_group[:] = LOWEST_KEY
     f = end
     continue
 """
@@ -313,14 +316,18 @@ _INHIBITED = {
     ("global", True): "0, 1, 1",
 }
 
-#: The counter of neuron j.
-_COUNTER = {
-    ("feature", False): "j",
-    ("location", False): "j",
-    ("global", False): "j",
-    ("feature", True): "j // size",
-    ("location", True): "j % size",
-    ("global", True): "0",
+#: Record each neuron's counter, from counters of neurons or from the step until which a set is held.
+_OWN_COUNTERS = "copy(g_r[b], part(out_refractory, (t, b), 0, N))"
+_COUNTERS_OF_SETS = {
+    "feature": """\
+for f in range(F):
+    part(out_refractory, (t, b), f * size, f * size + size)[:] = max(np.int32(g_r[b, f] - t - 1), NO_STEPS)
+""",
+    "location": """\
+for f in range(F):
+    remaining(g_r[b], t + 1, part(out_refractory, (t, b), f * size, f * size + size))
+""",
+    "global": "part(out_refractory, (t, b), 0, N)[:] = max(np.int32(g_r[b, 0] - t - 1), NO_STEPS)",
 }
 
 
@@ -522,7 +529,9 @@ class ModuleSource:
                 "byte_periods": "np.uint8, (periods_given,)",
                 "marks_of": "np.uint8, (slots, tile)",
             }
-        integers = "k most radius H W group row pieces owners slots most_winners most_maps longest fetches"
+        integers = (
+            "k most radius H W group row pieces owners slots most_winners most_maps blocks longest fetches"
+        )
         table.update(dict.fromkeys(integers.split()))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
         table.update(lowest_key="real, (1,)", won="np.int32, (B, most_winners, 3)", fired="np.uint8, (B, N)")
@@ -531,6 +540,7 @@ class ModuleSource:
         table.update(map_keys="real, (B, most_maps)", map_places="np.int32, (B, most_maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
         table.update(front_runners_of="real, (slots, most_winners)", held_of="np.uint8, (slots, longest)")
+        table.update(best_of_blocks_of="real, (slots, blocks)")
         return table
 
     def head(self) -> list[str]:
@@ -614,15 +624,14 @@ class ModuleSource:
             blocks["tiling"] = [
                 "held_now = part(held_r, (), 0, size)",
                 "held_at(g_r[b], t, held_now)",
-                "for i in range(1, group):",
+                "for i in range(1, min(group, F)):",
                 "    copy(held_now, part(held_r, (), i * size, i * size + size))",
             ]
         period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
-        counter = f"g_r[b, {_COUNTER[scope, compact]}]"
+        counters_of_neurons = _COUNTERS_OF_SETS[scope] if compact else _OWN_COUNTERS
         if compact:
             # sets are held until a step: what is not counted down need not go from one core's cache to another's
             period = f"np.int32(t + 1 + {period})"
-            counter = f"max(np.int32({counter} - t - 1), NO_STEPS)"
             ends = ["g_r"] + ["rest_from"] * (counters == "free")
             blocks["settle"] = [
                 "if t + 1 == steps:",
@@ -635,7 +644,8 @@ class ModuleSource:
             record=self.copies(),
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],
-            counter=[counter],
+            passes=["2" if self.varying_period else "1"],
+            counters=counters_of_neurons.splitlines(),
         )
         return [*functions, *self.head(), *_body(loop)]
 

@@ -404,6 +404,15 @@ _INHIBITED = {
 }
 
 
+#: Whether an earlier winner of the step has the same place.
+_SHARED_PLACE = [
+    "is_shared = False",
+    "for q in range(won, won + 2 * n, 2):",
+    "    if memory[q] * W + memory[q + 1] == place:",
+    "        is_shared = True",
+]
+
+
 def _indented(levels: int, lines: list[str]) -> list[str]:
     return ["    " * levels + line if line else "" for block in lines for line in block.splitlines()]
 
@@ -755,18 +764,22 @@ class _Source:
         """Hold a winner's set."""
         scope = self.program.inhibition
         assert scope is not None
+        # a set that winners of this step share takes the longest of their periods, whatever it was held for before
+        shared = {"feature": [], "global": ["is_shared = n > 0"], "location": _SHARED_PLACE}[scope]
+        lines = [*shared] if self.varying_period else []
+        longer = " or not is_shared" if lines else ""
+
+        def set_to(at: str, value: str) -> list[str]:
+            return [f"if {at} < {value}{longer}:", f"    {at} = {value}"] if lines else [f"{at} = {value}"]
+
         if self.program.compact:
             at = f"memory[until + {_SET[scope]}]"
-            return [
-                "held_until = t + 1 + period",
-                f"if tid == 0 and {at} < held_until:",
-                f"    {at} = held_until",
-            ]
+            return [*lines, "if tid == 0:", *_indented(1, set_to(at, "t + 1 + period"))]
         return [
+            *lines,
             f"first, stop, step = {_INHIBITED[scope]}",
             "for other in range(first + tid * step, stop, width * step):",
-            "    if g_r[b * N + other] < period:",
-            "        g_r[b * N + other] = period",
+            *_indented(1, set_to("g_r[b * N + other]", "period")),
         ]
 
     def counted(self) -> list[str]:

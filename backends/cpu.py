@@ -55,6 +55,12 @@ def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
     return _compiled(f"{name}_{dtype}", elementwise_source(name, dtype))
 
 
+def _keys_of_block() -> int:
+    from spyke_numba.backends._cpu_parts import KEYS_OF_BLOCK
+
+    return KEYS_OF_BLOCK
+
+
 def _in_lines(count: int, size: int) -> int:
     # at least so many, of so many bytes or a multiple of them, that fill whole cache lines
     return -(-count * size // LINE) * LINE // size
@@ -101,11 +107,14 @@ class _CpuKernel:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
         count as ended, and what must stay alive."""
         program = self.program
-        B, N = launch.states[0].shape
+        (B, N), sets = launch.states[0].shape, launch.refractory.shape[1]
+        if launch.winners is None and not program.arrays and launch.periods.size == 1:
+            # where all neurons are alike, samples are one long row: that of a small layer would be short
+            B, N, sets = 1, B * N, B * sets
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}
         values.update(zip([f"g_{state}" for state in program.states], launch.states, strict=True))
-        values.update(sets=launch.refractory.shape[1], arrays=launch.arrays)
+        values.update(sets=sets, arrays=launch.arrays)
         values.update(periods=launch.periods, periods_given=launch.periods.size)
         values.update(x=0, steps_of_x=1 if launch.constant_input else launch.steps)
         for name in (*program.records, *program.states, "refractory", "winners"):
@@ -195,7 +204,7 @@ class _CpuKernel:
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other
             most_winners, most_maps, longest = _in_lines(most, 4), _in_lines(F, 4), _in_lines(longest, 1)
-            map_keys = aligned((B, most_maps), dtype)
+            map_keys, blocks = aligned((B, most_maps), dtype), -(-most_maps // _keys_of_block())
             # those of no map never win
             map_keys[...] = -np.inf
             launch.scratch[key] = {
@@ -206,6 +215,8 @@ class _CpuKernel:
                 "map_places": aligned((B, most_maps), "int32"),
                 "slots": slots,
                 "front_runners_of": aligned((slots, most_winners), dtype),
+                "blocks": blocks,
+                "best_of_blocks_of": aligned((slots, blocks), dtype),
                 "longest": longest,
                 "held_of": aligned((slots, longest), "uint8"),
             }
@@ -312,7 +323,7 @@ class CpuBackend:
     def giver(self, like: Any) -> Callable[[np.ndarray], Any]:
         """Return what makes an array a tensor on the input's device if the input was one."""
         if not hasattr(like, "detach"):
-            return lambda array: array
+            return np.ndarray.view
         from_numpy = _torch().from_numpy
         return from_numpy if like.is_cpu else lambda array: from_numpy(array).to(like.device)
 

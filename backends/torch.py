@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 #: Neurons per thread that are advanced together on a CPU, so that what the step computes on the way stays in the cache.
 TILE = 32_768
-#: Up to so many feature maps are sorted by their largest potential; of more, the largest is looked for k times.
-MOST_SORTED = 2048
+#: Up to so many feature maps are sorted by their largest potential; of more, up to so many winners are found in turn.
+MOST_SORTED, MOST_IN_TURN = 2048, 20
 
 _RECORD_OF = {RECORDS[name]: name for name in ("pulses", "thresholded")}
 _COMPARISONS = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne"}
@@ -441,10 +441,10 @@ class _Competition:
         self._tensor: Callable[[Any], Any] = torch.from_numpy if on_cpu else lambda array: array
         self._order: Callable[[Any], Any] = partial(np.argsort, kind="stable")
         self._joined: Callable[..., Any] = np.concatenate
-        self._maximum: Callable[..., Any] = np.maximum
+        self._where: Callable[..., Any] = np.where
         if not on_cpu:
             self._order = partial(torch.argsort, stable=True)
-            self._joined, self._maximum = torch.concatenate, torch.maximum
+            self._joined, self._where = torch.concatenate, torch.where
         (B, N), (_, most, radius, H, W) = score.shape, winners
         self.B, self.F, self.size, self.H, self.W = B, N // (H * W), H * W, H, W
         self.score, self.counters, self.scope = score, counters, scope
@@ -453,7 +453,7 @@ class _Competition:
         #: A row for each map of each sample.
         self.maps = self._small(score.view(B * self.F, self.size))
         #: Whether the largest maps win, and nothing else keeps a neuron from it.
-        self.each_map_once = radius == 0 and self.F <= MOST_SORTED
+        self.each_map_once = radius == 0 and (self.F <= MOST_SORTED or most > MOST_IN_TURN)
         if not self.each_map_once:
             # who has won, or is near to who has, leaves a copy of the scores
             self.left = torch.empty_like(score)
@@ -478,29 +478,31 @@ class _Competition:
         feature, place, potential = self._sorted(best) if self.each_map_once else self._one_by_one(best)
         valid = potential > -np.inf
         if won is not None:
-            own = self._small(won)[:, : self.most]
+            own = self._small(won)[:, : feature.shape[1]]
             own[..., 0], own[..., 1], own[..., 2] = feature, place // self.W, place % self.W
             own[~valid] = -1
         period = self.periods if len(self.periods) == 1 else self.periods[feature * self.size + place]
-        period = valid * period
+        # -1 where there is no winner: a period of 0 ends what a set was held for before
+        period = valid * (period + 1) - 1
         counters = self.counters
         if self.scope == "global":
             longest = self._tensor(period).amax(dim=1, keepdim=True)
-            torch.maximum(counters, longest, out=counters)
+            torch.where(longest >= 0, longest, counters, out=counters)
         elif self.scope == "location":
             counters = counters.view(self.B, self.F, self.size)
-            longest = self._longest(place, period, self.size)
-            torch.maximum(counters, longest[:, None], out=counters)
+            longest = self._longest(place, period, self.size)[:, None]
+            torch.where(longest >= 0, longest, counters, out=counters)
         else:
             if not self.each_map_once:
                 # what did not win may name a map that did: both then write the same
                 period = self._small(self._longest(feature, period, self.F))[self.samples, feature]
             rows, held = self._rows(feature), self.counters_of_maps
-            held[rows] = self._maximum(held[rows], period.reshape(-1, 1))
+            period = period.reshape(-1, 1)
+            held[rows] = self._where(period >= 0, period, held[rows])
 
     def _longest(self, own_set: Any, period: Any, sets: int) -> torch.Tensor:
-        """Return the longest period of each set's winners, (B, sets), 0 where it has none."""
-        longest = self.counters.new_zeros((self.B, sets))
+        """Return the longest period of each set's winners, (B, sets), -1 where it has none."""
+        longest = self.counters.new_full((self.B, sets), -1)
         return longest.scatter_reduce_(1, self._tensor(own_set), self._tensor(period), "amax")
 
     def _rows(self, feature: Any) -> Any:
@@ -524,8 +526,10 @@ class _Competition:
 
     def _one_by_one(self, best: Any) -> tuple[Any, Any, Any]:
         """Return the same where a winner takes others out of the competition, or where maps are too many to sort."""
-        rounds = []
+        rounds: list[tuple[Any, Any, Any]] = []
         for _ in range(self.most):
+            if rounds and self.on_cpu and best.max() == -np.inf:
+                break
             feature = best.argmax(1)[:, None]  # the first of equal values
             place = self._first_places(feature)
             rounds.append((feature, place, best[self.samples, feature]))
@@ -582,20 +586,24 @@ class TorchBackend:
 
     def place(self, x: Any) -> Any:
         """Return the input's device."""
-        return x.device if hasattr(x, "detach") else "cpu"
+        return x.device if hasattr(x, "detach") and not x.is_cpu else "cpu"
 
     def take(self, x: Any, dtype: str) -> torch.Tensor:
         """Return an array or a tensor as a contiguous tensor."""
         import torch
 
         if not hasattr(x, "detach"):
-            x = np.asarray(x, dtype=dtype)
+            x = np.ascontiguousarray(x, dtype=dtype)
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
         if self.compiled and not x.is_cpu:
             # Triton would fuse products into sums, and the spikes would be others
             raise ValueError(
                 f"the input is on {x.device}, but the backend 'torch_compiled' works on the CPU: "
                 "use 'cuda' or 'torch' there"
+            )
+        if x.is_meta:
+            raise ValueError(
+                "the input is on the device 'meta', which keeps no numbers: give a tensor that has some"
             )
         if x.requires_grad:
             x = x.detach()

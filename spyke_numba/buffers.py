@@ -20,8 +20,20 @@ _LARGEST = 2**25
 _MOST_BYTES = 56 * 2**20
 #: Arrays of one shape and dtype: going through more would take longer than a new one.
 _MOST_ALIKE = 8
-#: References to an array that only the pool holds: its tuple, the loop's variable and the count's argument.
-_UNUSED = 3
+
+
+def _references() -> int:
+    """Return how many references an array has that only the pool holds, counted as the pool does.
+
+    They are its tuple, and in most versions of Python the loop's variable and the count's argument.
+    """
+    count = 0
+    for array in (np.empty(0),):
+        count = sys.getrefcount(array)
+    return count
+
+
+_UNUSED = _references()
 
 
 class Buffers:
@@ -34,7 +46,10 @@ class Buffers:
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """Return an uninitialised array of this shape and dtype that nobody else holds."""
+        """Return an uninitialised array of this shape and dtype that nobody else holds.
+
+        A user gets a view of it: what is done to its shape, dtype or flags would be found by the next one.
+        """
         # without the lock: a thread that looks at an array refers to it, so that no other finds it unused
         for array in self._kept.get((shape, dtype), ()):
             if sys.getrefcount(array) == _UNUSED:

@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError("spyke_numba.functional needs torch: pip install spyke_numba[torch]") from error
 
 from spyke_numba.checks import whole_number
+from spyke_numba.inhibition import KWTA
 
 __all__ = [
     "feature_inhibition",
@@ -340,7 +341,7 @@ def _choose_apart(keys: Tensor, kwta: int, radius: int, rows: int, columns: int)
     column = torch.arange(columns, device=keys.device)
     samples = torch.arange(len(keys), device=keys.device)
     chosen = []
-    for _ in range(kwta):
+    for _ in range(KWTA(kwta, radius=radius).most(keys.shape[1], rows, columns)):
         winner = _choose(keys, 1)
         chosen.append(winner)
         index = winner.clamp(min=0).view(-1, 1, 1)
@@ -348,7 +349,7 @@ def _choose_apart(keys: Tensor, kwta: int, radius: int, rows: int, columns: int)
         near = ((location // columns - row).abs() <= radius) & ((location % columns - column).abs() <= radius)
         keys.masked_fill_(near.view(-1, 1, rows * columns), _out(keys))
         keys[samples, index.flatten() // (rows * columns)] = _out(keys)
-    return torch.cat(chosen, 1)
+    return torch.cat([*chosen, chosen[0].new_full((len(keys), kwta - len(chosen)), -1)], 1)
 
 
 def _position(index: int, rows: int, columns: int) -> Winner:

@@ -7,10 +7,23 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import ModuleType
 
 from spyke_numba.engine import GENERATOR_VERSION
+
+#: While one thread imports a module, another must not find it half done; a child of a fork must not find it taken.
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def cache_directory() -> Path:
@@ -49,8 +62,11 @@ def load_module(label: str, source: str, compiler: str) -> ModuleType:
     digest = hashlib.sha256(f"{GENERATOR_VERSION}\n{compiler}\n{source}".encode()).hexdigest()[:16]
     name = f"{label}_{digest}"
     qualified = f"spyke_numba_generated.{name}"
-    if qualified in sys.modules:
-        return sys.modules[qualified]
+    with _lock:
+        return sys.modules.get(qualified) or _imported(name, qualified, source)
+
+
+def _imported(name: str, qualified: str, source: str) -> ModuleType:
     path = cache_directory() / f"{name}.py"
     if not path.exists() or path.read_text(encoding="utf-8") != source:
         # written aside and renamed: another process sees the whole file or none

@@ -7,6 +7,8 @@ import copy
 import itertools
 import math
 import os
+import re
+import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +33,13 @@ _BLOCK_BYTES = 32 * 2**20
 #: Most bytes of spikes that wait for their other form.
 _SPIKE_BYTES = 8 * 2**20
 #: Kinds of calls whose checks are remembered; a call that differs in its number of steps is another kind.
-_MOST_PLANS = 32
+_MOST_PLANS = 256
+#: The same where a layer has many neurons, since each kind may hold memory of a few steps.
+_MOST_LARGE_PLANS, _LARGE = 32, 2**17
+_ELSEWHERE = "the layer is running in another thread: give each thread a layer of its own"
+
+#: How the names of types begin that hold no real numbers.
+_NO_NUMBERS = re.compile(r"complex|object|str|StringDType|[<>]U|\|[SV]|[\[{]|datetime|timedelta")
 
 
 @dataclass
@@ -83,6 +91,8 @@ class Layer:
     -----
     An input that requires a gradient is accepted and its gradient is not tracked.
 
+    Threads take turns: a layer that runs in one is refused to the others with a RuntimeError.
+
     Examples
     --------
     >>> import numpy as np
@@ -121,7 +131,10 @@ class Layer:
         )
         if threads is not None:
             self._threads = whole_number("threads", threads, 1)
-        self._initial = dict(initial or {})
+        try:
+            self._initial = dict({} if initial is None else initial)
+        except (TypeError, ValueError):
+            raise TypeError(f"initial is {initial!r}: give states by name, such as {{'u': 0.5}}") from None
         for name in self._initial:
             allowed = ("u", *neuron.spec.states)
             if name not in allowed:
@@ -144,6 +157,8 @@ class Layer:
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
+        # reentrant: a call that takes the layer again, as blocks do that come from a generator, is no other thread
+        self._lock = threading.RLock()
         if shape is not None:
             self._build(_checked_shape(shape))
 
@@ -213,26 +228,28 @@ class Layer:
         TypeError, ValueError
             One sentence; the layer then stays as it was.
         """
-        neuron = Neuron(self._neuron.spec, {**self._neuron.given, **parameters})
-        if self._shape is not None:
-            values = resolve(neuron, self._shape, self._seed)
-            self._values = values
-        self._neuron = neuron
-        self._constants = self._starts = None
+        with self._alone():
+            neuron = Neuron(self._neuron.spec, {**self._neuron.given, **parameters})
+            if self._shape is not None:
+                values = resolve(neuron, self._shape, self._seed, self._dtype)
+                self._values = values
+            self._neuron = neuron
+            self._constants = self._starts = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what belongs to a process: memory of a device, compiled code."""
-        kept = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("_constants", "_give", "_plans", "_scratch", "_unsettled")
-        }
-        kept["_like"] = kept["_place"] = None
-        if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
-            kept["_backend"] = self._backend.name
-        if self._states is not None:
-            kept["_states"] = [np.array(host) for host in self._hosts()]
-            kept["_refractory"] = np.array(self._backend.download(self._refractory))
+        with self._alone():
+            kept = {
+                name: value
+                for name, value in vars(self).items()
+                if name not in ("_constants", "_give", "_lock", "_plans", "_scratch", "_unsettled")
+            }
+            kept["_like"] = kept["_place"] = None
+            if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
+                kept["_backend"] = self._backend.name
+            if self._states is not None:
+                kept["_states"] = [np.array(host) for host in self._hosts()]
+                kept["_refractory"] = np.array(self._backend.download(self._refractory))
         return kept
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
@@ -243,6 +260,7 @@ class Layer:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         vars(self).update(kept, _constants=None, _give=None, _plans={}, _scratch={}, _unsettled=None)
+        self._lock = threading.RLock()
         if isinstance(self._backend, str):
             self._backend = backends.choose(self._backend)
         if self._states is not None:
@@ -259,30 +277,41 @@ class Layer:
         In the kind of the last input (numpy before any); setting it replaces the state.
         """
         self._need_shape("a state")
-        if self._states is None:
-            self._start(self._like)
-        names = ("u", *self._neuron.spec.states, "refractory")
-        full = (self._batch, *self._shape)  # type: ignore[misc]
-        copies, give = {}, self._backend.giver(self._like)
-        hosts = [*self._hosts(), self._counters()]
-        for name, host in zip(names, hosts, strict=True):
-            copies[name] = give(self._backend.upload(host.reshape(full), self._like))
+        with self._alone():
+            if self._states is None:
+                self._start(self._like)
+            names = ("u", *self._neuron.spec.states, "refractory")
+            full = (self._batch, *self._shape)  # type: ignore[misc]
+            copies, give = {}, self._backend.giver(self._like)
+            hosts = [*self._hosts(), self._counters()]
+            for name, host in zip(names, hosts, strict=True):
+                copies[name] = give(self._backend.upload(host.reshape(full), self._like))
         return types.MappingProxyType(copies)
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
         self._need_shape("a state")
         names = ("u", *self._neuron.spec.states, "refractory")
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"the state is a {type(state).__name__}: give a mapping that names {listing(names)}"
+            )
         if set(state) != set(names):
-            raise ValueError(f"the state names {listing(state)}: it must name {listing(names)}")
+            raise ValueError(f"the state names {listing(map(str, state))}: it must name {listing(names)}")
         hosts = []
         batch = None
         for name in names:
             value = state[name]
-            host = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-            if host.ndim != len(self._shape) + 1 or host.shape[1:] != self._shape:  # type: ignore[arg-type]
+            try:
+                host = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"{name} of the state is {type(value).__name__}: give an array or a tensor of numbers"
+                ) from None
+            _check_numbers(f"{name} of the state", host)
+            if host.ndim != len(self._shape) + 1 or host.shape[1:] != self._shape or not len(host):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape})"
+                    f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape}), B at least 1"
                 )
             if batch not in (None, host.shape[0]):
                 raise ValueError(
@@ -295,12 +324,13 @@ class Layer:
                 hosts.append(host.reshape(batch, -1).astype(np.int32))
             else:
                 hosts.append(host.reshape(batch, -1).astype(self._dtype))
-        self._batch = batch
-        self._unsettled = None
-        self._plans.clear()
-        self._scratch.clear()
-        *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
-        self._states, self._counted_by = states, None
+        with self._alone():
+            self._batch = batch
+            self._unsettled = None
+            self._plans.clear()
+            self._scratch.clear()
+            *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
+            self._states, self._counted_by = states, None
 
     @property
     def keeps_thresholded(self) -> bool:
@@ -313,26 +343,28 @@ class Layer:
 
         None before the first step, and where they are not kept: see `keeps_thresholded`, or record ``"thresholded"``.
         """
-        if self._unsettled is None:
-            return None
-        kernel, launch = self._unsettled
-        host = kernel.thresholded(launch).reshape(self._batch, *self._shape)  # type: ignore[arg-type, misc]
-        return self._give(self._backend.upload(host, self._like))
+        with self._alone():
+            if self._unsettled is None:
+                return None
+            kernel, launch = self._unsettled
+            host = kernel.thresholded(launch).reshape(self._batch, *self._shape)  # type: ignore[arg-type, misc]
+            return self._give(self._backend.upload(host, self._like))
 
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
-        if batch is not None and whole_number("batch", batch, 1) != self._batch:
-            self._batch = int(batch)
-            self._unsettled = None
-            self._plans.clear()
-            self._scratch.clear()
-            self._states = None
-        elif self._states is not None:
-            # in place: what kernels know of the state stays true
-            self._settle()
-            for array, value in zip(self._states, self._initial_states(), strict=True):
-                self._backend.fill(array, value)
-            self._backend.fill(self._refractory, np.zeros((), np.int32))
+        with self._alone():
+            if batch is not None and whole_number("batch", batch, 1) != self._batch:
+                self._batch = int(batch)
+                self._unsettled = None
+                self._plans.clear()
+                self._scratch.clear()
+                self._states = None
+            elif self._states is not None:
+                # in place: what kernels know of the state stays true
+                self._settle()
+                for array, value in zip(self._states, self._initial_states(), strict=True):
+                    self._backend.fill(array, value)
+                self._backend.fill(self._refractory, np.zeros((), np.int32))
 
     # -- running
 
@@ -353,7 +385,9 @@ class Layer:
         """
         if record is None:
             record = ("spikes", "u", *self._neuron.spec.states) + (("winners",) if self._inhibition else ())
-        return self._advance(potentials, None, tuple(record), self._inhibition, single=True)
+        elif type(record) is not tuple:
+            record = _names(record)
+        return self._advance(potentials, None, record, self._inhibition, single=True)
 
     def run(
         self,
@@ -396,19 +430,25 @@ class Layer:
         Recording
         """
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        if type(record) is not tuple:
+            record = _names(record)
         if out is not None:
+            if not isinstance(out, Mapping):
+                raise TypeError(
+                    f"out is a {type(out).__name__}: give a mapping of what is recorded to its memory"
+                )
             if not _is_array(potentials) or every != 1 or not set(FORMS).isdisjoint(record):
                 raise ValueError(
                     "out= was given: it goes with an input in one piece, every=1 and a record without "
                     f"{listing(FORMS)}"
                 )
             steps = None if steps is None else whole_number("steps", steps, 1)
-            return self._advance(potentials, steps, tuple(record), chosen, out=out)
+            return self._advance(potentials, steps, record, chosen, out=out)
         if steps is not None:
             steps = whole_number("steps", steps, 1)
         elif not _is_array(potentials):
             return Recording.joined(list(self.stream(potentials, record, every=every, inhibition=chosen)))
-        return self._record(potentials, steps, tuple(record), chosen, whole_number("every", every, 1), 0)
+        return self._record(potentials, steps, record, chosen, whole_number("every", every, 1), 0)
 
     def stream(
         self,
@@ -423,7 +463,7 @@ class Layer:
 
         Parameters
         ----------
-        potentials : array, memory map, or iterable of blocks (t, B, *shape)
+        potentials : array, memory map, or iterable of blocks (t, B, *shape), such as a list of arrays
         record, every, inhibition
             As for `run`; the steps of ``"events"`` count from the first block.  Every block but the last has a
             multiple of `every` steps.
@@ -432,8 +472,18 @@ class Layer:
         """
         every = whole_number("every", every, 1)
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        record = _names(record)
+        if isinstance(potentials, (list, tuple)):
+            # of arrays: blocks; of numbers: an array
+            listed = bool(potentials) and not any(hasattr(block, "shape") for block in potentials)
+        else:
+            listed = _is_array(potentials) and not hasattr(potentials, "shape")
+        if listed:
+            potentials = _as_array(potentials)
         blocks: Iterable[Any] = potentials
-        if _is_array(potentials):
+        if hasattr(potentials, "shape") and not potentials.shape:
+            blocks = (potentials,)  # which is refused with the shape that it has to have
+        elif not isinstance(potentials, (list, tuple)) and _is_array(potentials):
             per_step = max(1, math.prod(potentials.shape[1:]) * np.dtype(self._dtype).itemsize)
             size = (
                 max(1, _BLOCK_BYTES // per_step // every) * every
@@ -451,26 +501,50 @@ class Layer:
                 raise ValueError(
                     f"a block ended after step {done}, but every={every}: give blocks of a multiple of {every} steps"
                 )
-            yield self._record(block, None, tuple(record), chosen, every, done)
+            yield self._record(block, None, record, chosen, every, done)
             done += len(block)
 
     # -- inside
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads from what follows: they are refused, for a wait would hide that steps get mixed."""
+        if not self._lock.acquire(False):
+            raise RuntimeError(_ELSEWHERE)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _forget(self, shape: tuple[int, ...] | None, batch: int | None) -> None:
+        """Return to what was known before a first call that was refused."""
+        if (shape, batch) == (self._shape, self._batch):
+            return
+        self._shape, self._batch = shape, batch
+        if shape is None:
+            self._values = {}
+        self._states = self._refractory = self._unsettled = self._counted_by = None
+        self._constants = self._starts = self._give = self._like = self._place = None
+        self._plans.clear()
+        self._scratch.clear()
 
     def _need_shape(self, what: str) -> None:
         if self._shape is None:
             raise RuntimeError(f"the layer has no shape yet, hence not {what}: give shape=, or run it once")
 
     def _build(self, shape: tuple[int, ...]) -> None:
-        values = resolve(self._neuron, shape, self._seed)
+        values = resolve(self._neuron, shape, self._seed, self._dtype)
         for name, value in self._initial.items():
             try:
-                finite = np.all(np.isfinite(np.broadcast_to(np.asarray(value, dtype=np.float64), shape)))
+                with np.errstate(over="ignore"):
+                    start = np.asarray(value, dtype=np.float64).astype(self._dtype)
+                finite = np.all(np.isfinite(np.broadcast_to(start, shape)))
             except (TypeError, ValueError):
                 raise ValueError(
                     f"initial {name} is {value!r}: give numbers that broadcast to {shape}"
                 ) from None
             if not finite:
-                raise ValueError(f"initial {name} is not finite: give finite numbers")
+                raise ValueError(f"initial {name} is not finite in {self._dtype}: give finite numbers")
         self._values, self._shape = values, shape
 
     def _initial_states(self) -> list[np.ndarray]:
@@ -622,45 +696,77 @@ class Layer:
         single: bool = False,
         out: Mapping[str, Any] | None = None,
     ) -> Recording:
-        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
-        # a call like an earlier one needs no second check: this is what step by step use spends its time on
-        key = (record, inhibition, x.shape, x.dtype, steps, single)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plan(x, steps, record, inhibition, single)
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
-        backend = self._backend
-        native = backend.take(x, self._dtype)
-        if out is not None:
-            outputs = {name: self._given(out, name, shape, dtype, x) for name, shape, dtype in plan.outputs}
-            _check_apart(
-                {"the input": native, **{f"out[{name!r}]": array for name, array in outputs.items()}}
-            )
-        self._bind(x)
-        if plan.scope != self._counted_by:
-            self._count_by(plan.scope, x)
-        if plan.bound is None:
-            plan.bound = self._bound(plan)
-        if out is None:
-            outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
-        if plan.steps:
-            kernel, launch = plan.bound
-            if plan.scope is None:
-                self._settle()
-            elif backend.lazy:
-                self._unsettled = plan.bound  # type: ignore[assignment]
-            launch.x, launch.outputs = native, outputs
-            kernel.run(launch)
-            launch.x, launch.outputs = None, {}
-        return Recording(outputs, self._give)
+        if not self._lock.acquire(False):
+            raise RuntimeError(_ELSEWHERE)
+        before = None
+        try:
+            x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+            # a call like an earlier one needs no second check: this is what step by step use spends its time on
+            key = (record, inhibition, x.shape, x.dtype, steps, single)
+            plan = self._plans.get(key)
+            if plan is None:
+                before = self._shape, self._batch
+                plan = self._plan(x, steps, record, inhibition, single)
+                self._remember(key, plan)
+            backend = self._backend
+            native = backend.take(x, self._dtype)
+            if out is not None:
+                outputs = self._all_given(out, plan, x)
+                _check_apart(
+                    {"the input": native, **{f"out[{name!r}]": array for name, array in outputs.items()}}
+                )
+            self._bind(x)
+            if plan.scope != self._counted_by:
+                self._count_by(plan.scope, x)
+            if plan.bound is None:
+                plan.bound = self._bound(plan)
+            if out is None:
+                try:
+                    outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
+                except MemoryError:
+                    raise _no_memory(plan) from None
+            if plan.steps:
+                kernel, launch = plan.bound
+                if plan.scope is None:
+                    self._settle()
+                elif backend.lazy:
+                    self._unsettled = plan.bound  # type: ignore[assignment]
+                launch.x, launch.outputs = native, outputs
+                kernel.run(launch)
+                launch.x, launch.outputs = None, {}
+            return Recording(outputs, self._give)
+        except BaseException:
+            if before is not None:
+                self._forget(*before)
+            raise
+        finally:
+            self._lock.release()
+
+    def _remember(self, key: Any, plan: _Plan) -> None:
+        assert self._shape is not None and self._batch is not None
+        large = self._batch * math.prod(self._shape) > _LARGE
+        if len(self._plans) >= (_MOST_LARGE_PLANS if large else _MOST_PLANS):
+            del self._plans[next(iter(self._plans))]
+        self._plans[key] = plan
+
+    def _all_given(self, out: Mapping[str, Any], plan: _Plan, like: Any) -> dict[str, Any]:
+        """Return the user's memory for all outputs as the backend's own."""
+        recorded = [name for name, _, _ in plan.outputs]
+        for name in out:
+            if name not in recorded:
+                raise ValueError(
+                    f"out names {name!r}{suggest(str(name), recorded)}, which is not recorded: "
+                    f"it must name {listing(recorded)} alone"
+                )
+        return {name: self._given(out, name, shape, dtype, like) for name, shape, dtype in plan.outputs}
 
     def _given(self, out: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """Return the user's memory for an output as the backend's own."""
         array = out.get(name)
         if array is None:
             raise ValueError(f"out names {listing(out)}: it must name {name!r}, which is recorded")
+        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+            raise TypeError(f"out[{name!r}] is a {type(array).__name__}: give contiguous {dtype} {shape}")
         kind = str(array.dtype).removeprefix("torch.")
         contiguous = array.is_contiguous() if hasattr(array, "detach") else array.flags.c_contiguous
         if tuple(array.shape) != shape or kind != dtype or not contiguous:
@@ -708,15 +814,21 @@ class Layer:
                     arrays[name] = run[name]
             return Recording(arrays)
 
-        # no steps at all: everything is checked before the state is touched, and there is something to join
-        pieces = [piece(0, 0, False)]
-        T = len(x) if steps is None else steps
-        assert self._shape is not None and self._batch is not None
-        size = every if held else max(1, _SPIKE_BYTES // (self._batch * math.prod(self._shape)))
-        for t in range(0, T, size):
-            n = min(size, T - t)
-            pieces.append(piece(t, n, n == size))
-        return Recording.joined(pieces)
+        with self._alone():
+            before = self._shape, self._batch
+            # no steps at all: everything is checked before the state is touched, and there is something to join
+            pieces = [piece(0, 0, False)]
+            T = len(x) if steps is None else steps
+            assert self._shape is not None and self._batch is not None
+            size = every if held else max(1, _SPIKE_BYTES // (self._batch * math.prod(self._shape)))
+            try:
+                for t in range(0, T, size):
+                    n = min(size, T - t)
+                    pieces.append(piece(t, n, n == size))
+                return Recording.joined(pieces)
+            except BaseException:
+                self._forget(*before)
+                raise
 
     def _snapshot(self, name: str, kept: bool, has_batch: bool) -> Any:
         """Return what a state is now as the record of one step, or of none."""
@@ -732,6 +844,8 @@ class Layer:
     ) -> _Plan:
         """Check a call, before the state is touched, and return what it comes to."""
         for name in record:
+            if not isinstance(name, str):
+                raise TypeError(f"record names {name!r}: give names, of {listing(self.recordable)}")
             if name not in self.recordable:
                 raise ValueError(
                     f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}"
@@ -740,12 +854,13 @@ class Layer:
             raise ValueError(
                 "record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out"
             )
-        _check_numbers(x)
+        _check_numbers("the input", x)
         one_step = single or steps is not None
         shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
         T = steps if steps is not None else 1 if single else int(x.shape[0])
         if T > MOST_STEPS:
-            raise ValueError(f"the input has {T} steps: give at most {MOST_STEPS} at once")
+            given = f"the input has {T} steps" if steps is None else f"steps is {steps}"
+            raise ValueError(f"{given}: give at most {MOST_STEPS} at once")
         if self._shape is None:
             self._build(shape)
         if self._batch is None:
@@ -778,13 +893,15 @@ class Layer:
         time = "" if one_step else "T, "
         if self._shape is not None:
             rank = len(self._shape)
+            hint = ""
             if per_step[-rank:] == self._shape and len(per_step) in (rank, rank + 1) and (one_step or given):
                 has_batch = len(per_step) == rank + 1
                 batch = per_step[0] if has_batch else 1
                 if batch > 0 and self._batch in (None, batch):
                     return self._shape, batch, has_batch
+                if has_batch and batch > 0:
+                    hint = ": reset(batch=...) changes the number of samples"
             wanted = f"({time}{self._batch or 'B'}, {', '.join(map(str, self._shape))})"
-            hint = ": reset(batch=...) changes the number of samples" if len(per_step) == rank + 1 else ""
             raise ValueError(f"the input has the shape {given}, but the layer takes {wanted}{hint}")
         if len(per_step) not in (1, 2, 3, 4) or (not one_step and not given) or 0 in per_step:
             raise ValueError(
@@ -831,10 +948,36 @@ def _check_apart(arrays: Mapping[str, Any]) -> None:
             raise ValueError(f"{other} shares memory with {name}: give memory of its own for each output")
 
 
-def _check_numbers(x: Any) -> None:
+def _check_numbers(what: str, x: Any) -> None:
     kind = str(x.dtype).removeprefix("torch.")
-    if kind.startswith(("complex", "object", "str", "<U", "|S", "datetime", "timedelta")):
-        raise TypeError(f"the input holds {kind}: give real numbers or booleans")
+    if _NO_NUMBERS.match(kind):
+        raise TypeError(f"{what} holds {kind}: give real numbers or booleans")
+
+
+def _names(record: Any) -> tuple[str, ...]:
+    if isinstance(record, str):
+        raise TypeError(f"record is {record!r}: give a tuple of names, such as ({record!r},)")
+    if not isinstance(record, Iterable):
+        raise TypeError(f"record is {record!r}: give a tuple of names, such as ('spikes', 'u')")
+    names = tuple(record)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"record names {name!r}: give a tuple of names, such as ('spikes', 'u')")
+    return names
+
+
+def _no_memory(plan: _Plan) -> MemoryError:
+    """Return the refusal of a call whose records do not fit into memory."""
+
+    def size(output: tuple[str, tuple[int, ...], str]) -> int:
+        return math.prod(output[1]) * np.dtype(output[2]).itemsize
+
+    largest = max(plan.outputs, key=size)
+    name, shape, _ = largest
+    return MemoryError(
+        f"the record {name!r} of {shape} takes {size(largest) / 2**30:.3g} GiB, which is more than there is: "
+        "record less, states with every=, or block by block with stream"
+    )
 
 
 def _checked_dtype(dtype: Any) -> str:
@@ -854,7 +997,7 @@ def _checked_inhibition(inhibition: Any) -> KWTA | None:
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     if len(sizes) not in (1, 3):
         raise ValueError(f"shape is {sizes}: give (F, H, W), or (N,) for a population")
     return tuple(whole_number("a size in shape", size, 1) for size in sizes)

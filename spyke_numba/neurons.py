@@ -16,7 +16,8 @@ except ImportError:
         "spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'"
     ) from None
 
-from spyke_numba import models
+from spyke_numba import backends, models
+from spyke_numba.checks import whole_number
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.layer import Layer
 from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
@@ -205,7 +206,9 @@ class Neuron:
         self._threshold, self._per_neuron_thresh = threshold, map_given
         self.refractoriness = refractoriness
         self._given: dict[str, Any] = {**_COMMON, **params}
-        self._settings: dict[str, Any] = {"backend": backend, "seed": seed}
+        self._default_common()
+        backends.choose(backend)  # which refuses what the first call could not use
+        self._settings: dict[str, Any] = {"backend": backend, "seed": whole_number("seed", seed, 0)}
         self._dtype = dtype
         self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
         self._layer: Layer | None = None
@@ -214,6 +217,12 @@ class Neuron:
         self._last: Recording | None = None
         self._time_since_spike: torch.Tensor | None = None
         self._neuron()
+
+    def _default_common(self) -> None:
+        """Take None for what has a default as not given."""
+        for name, default in _COMMON.items():
+            if self._given[name] is None:
+                self._given[name] = default
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything, what the layer alone knows of the last step too."""
@@ -231,7 +240,13 @@ class Neuron:
             given["refractory_timesteps"] = 0
         given = {name: value for name, value in given.items() if value is not None}
         threshold = self._per_neuron_thresh if self._per_neuron_thresh is not None else self._threshold
-        if getattr(threshold, "ndim", 0) == 4:
+        if getattr(threshold, "ndim", 0) >= 4:
+            shape = tuple(threshold.shape)
+            if len(shape) > 4 or shape[0] != 1:
+                raise ValueError(
+                    f"the threshold of {type(self).__name__} has the shape {shape}: "
+                    "give a number or (1, F, H, W), which all samples share"
+                )
             threshold = threshold[0]
         neuron = self.spec(threshold=threshold, **given)
         if self.unit_spikes:
@@ -250,6 +265,7 @@ class Neuron:
             self.__dict__[name] = value
         else:
             given[name] = value
+            self._default_common()
         try:
             self._apply()
         except BaseException:
@@ -382,7 +398,7 @@ class Neuron:
         if layer is None:
             dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
             batch, *own = self._shape = tuple(shape)
-            layer = self._layer = Layer(self._neuron(), own, batch, dtype=dtype, **self._settings)
+            layer = Layer(self._neuron(), own, batch, dtype=dtype, **self._settings)
         elif shape != self._shape:
             raise ValueError(
                 f"the potentials have the shape {tuple(potentials.shape)}, but the state is of {self._shape}: "
@@ -427,6 +443,8 @@ class Neuron:
         if return_dudt or self.state_before_reset:
             record = (*record, "u_pre")
         step = layer.step(potentials, record)
+        if self._layer is None:  # not before: a first call that is refused fixes no shape
+            self._layer = layer
         self._last = step
         spikes = step["pulses"]
         if self.counts_time_since_spike:
@@ -456,7 +474,10 @@ class Neuron:
     ) -> Recording:
         """Advance by T steps in one compiled call; ``potentials`` (T, B, F, H, W), results as of `Layer.run`."""
         self._last = None
-        return self._ready(potentials, 5, n_winners).run(potentials, record)
+        layer = self._ready(potentials, 5, n_winners)
+        recording = layer.run(potentials, record)
+        self._layer = layer
+        return recording
 
     def plot_ode(
         self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
@@ -550,9 +571,14 @@ class HeterogeneousNeuron(Neuron):
     """
 
     def __init__(self, threshold: Any = None, tau_range: Sequence[float] = (0.01, 0.03), **others: Any):
-        low, high = tau_range
+        try:
+            low, high = map(float, tau_range)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"tau_range is {tau_range!r}: give two numbers of seconds, such as (0.01, 0.03)"
+            ) from None
         self.tau_range = (low, high)
-        super().__init__(threshold, tau_rc=Uniform(float(low), float(high), per="feature"), **others)
+        super().__init__(threshold, tau_rc=Uniform(low, high, per="feature"), **others)
 
 
 class UniformLIF(HeterogeneousNeuron):

@@ -114,7 +114,7 @@ def _needs(rule: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(rule).parameters)
 
 
-def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int, dtype: str = "float64") -> dict[str, Any]:
     """Return every parameter and derived constant of a layer as a float or a float64 array of `shape`.
 
     Parameters
@@ -124,6 +124,8 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]
         The layer's shape, ``(N,)`` or ``(F, H, W)``.
     seed : int
         Seed of the distributions; each parameter has a stream of its own, so that adding one leaves the others.
+    dtype : {"float64", "float32"}
+        In which the threshold has to be above the resting potential, too.
 
     Raises
     ------
@@ -158,6 +160,15 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int) -> dict[str, Any]
         raise ValueError(
             f"threshold {_show(values['threshold'])} of {spec.name} is not above resting_potential "
             f"{_show(values['resting_potential'])}: raise the threshold or lower the resting potential"
+        )
+    with np.errstate(over="ignore"):
+        threshold, rest = (
+            np.asarray(values[name]).astype(dtype) for name in ("threshold", "resting_potential")
+        )
+    if np.any(threshold <= rest):
+        raise ValueError(
+            f"threshold {_show(values['threshold'])} of {spec.name} is equal to resting_potential in {dtype}: "
+            "raise the threshold, lower the resting potential or use float64"
         )
     for requirement in spec.requires:
         if not np.all(call_by_name(requirement.holds, values)):

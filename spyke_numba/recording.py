@@ -33,9 +33,19 @@ class Recording(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         given = self._given.get(name)
-        if given is None and self._give is not None:
-            given = self._given[name] = self._arrays[name] = self._give(self._arrays[name])
-        return self._given[name] if given is None else given
+        if given is None:
+            if name not in self._arrays:
+                raise KeyError(self._missing(name))
+            given = self._arrays[name] if self._give is None else self._give(self._arrays[name])
+            self._given[name] = self._arrays[name] = given
+        return given
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def _missing(self, name: str) -> str:
+        recorded = ", ".join(self._arrays) or "nothing"
+        return f"{name!r} was not recorded: recorded are {recorded}; name it in record="
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Recording, (dict(self),)
@@ -49,13 +59,9 @@ class Recording(Mapping[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        try:
-            return self[name]
-        except KeyError:
-            recorded = ", ".join(self._arrays) or "nothing"
-            raise AttributeError(
-                f"{name!r} was not recorded: recorded are {recorded}; name it in record="
-            ) from None
+        if name not in self._arrays:
+            raise AttributeError(self._missing(name))
+        return self[name]
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in self.items())

@@ -81,3 +81,27 @@ def test_threads_never_share_memory() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_what_is_done_to_a_result_stays_its_own() -> None:
+    layer = Layer(models.LIF_Simple(threshold=1.0), (2, 3, 1), backend="cpu")
+    x = np.ones((5, 1, 2, 3, 1), np.float32)
+    for spoil in (
+        lambda array: setattr(array, "shape", (-1,)),
+        lambda array: setattr(array, "dtype", np.uint8),
+        lambda array: array.setflags(write=False),
+    ):
+        for _ in range(10):
+            # gone at once, so that its memory is used again
+            spoil(layer.run(x).spikes)
+        spikes = layer.run(x).spikes
+        assert (spikes.shape, spikes.dtype, spikes.flags.writeable) == ((5, 1, 2, 3, 1), np.bool_, True)
+
+
+def test_memory_of_an_unread_result_is_held_by_the_recording() -> None:
+    layer = Layer(models.LIF_Simple(threshold=1.0), SHAPE, backend="cpu")
+    x = np.random.default_rng(0).uniform(0, 0.5, (40, 1, *SHAPE)).astype(np.float32)
+    recordings = [layer.run(part) for part in np.split(x, 8)]
+    layer.reset()
+    expected = layer.run(x).spikes.copy()
+    np.testing.assert_array_equal(np.concatenate([recording.spikes for recording in recordings]), expected)

@@ -328,3 +328,22 @@ def test_a_hold_lasts_its_period() -> None:
         run = layer.run(np.full((period + 2, 1, 1), 2.0), ("spikes", "refractory"))
         assert run.spikes[:, 0, 0].nonzero()[0].tolist() == [0, period + 1]
         assert run.refractory[: period + 1, 0, 0].tolist() == list(range(period, -1, -1))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+@pytest.mark.parametrize(
+    ("shape", "k", "radius"),
+    [((300, 3, 3), 6, 1), ((700, 3, 3), 9, 1), ((300, 4, 4), 3, 2), ((700,), 300, 0), ((600, 1, 2), 40, 0)],
+    ids=str,
+)
+def test_winners_among_many_maps(shape: tuple[int, ...], k: int, radius: int, levels: int) -> None:
+    """Keys in blocks, and maps rejected one after the other until all keys are made exact, or nothing is left open."""
+    x = np.random.default_rng(7).integers(0, levels, (6, 2, *shape)) * (3.0 / levels)
+    record = ("spikes", "winners", "refractory", "u")
+    cpu, other = (
+        Layer(models.LIF_Simple(threshold=1.0), shape, 2, KWTA(k, radius=radius), backend).run(x, record)
+        for backend in ("cpu", "torch")
+    )
+    assert cpu.spikes.mean() > 0.1
+    assert (cpu.winners[..., 0] >= 0).any()
+    assert_same(cpu, other)

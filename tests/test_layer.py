@@ -650,6 +650,41 @@ def test_neurons_of_a_population_that_exclude_each_other_are_not_tried_one_by_on
 
 def test_more_steps_than_counters_hold(backend: Backend) -> None:
     layer = Layer(models.LIF(threshold=1.0), (3,), backend=backend)
-    with pytest.raises(ValueError, match=r"the input has 1073741824 steps: give at most 1073741823 at once"):
+    with pytest.raises(ValueError, match=r"steps is 1073741824: give at most 1073741823 at once"):
         layer.run(np.zeros((1, 3)), steps=2**30)
     assert layer.run(np.zeros((1, 3)), steps=2).spikes.shape == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [("feature", [[3, 3], [1, 1]]), ("location", [[3, 8], [3, 8]]), ("global", [[3, 3], [3, 3]])],
+)
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("uniform", [False, True])
+def test_winners_hold_their_set_for_their_period_whatever_held_it_before(
+    backend: Backend, scope: Scope, expected: list[list[int]], order: int, uniform: bool
+) -> None:
+    """Of the periods of a step's winners a set takes the longest, but an earlier hold is over."""
+    periods: Any = 3 if uniform else np.array([3, 1]).reshape(2, 1, 1)
+    neuron = models.LIF_Simple(threshold=1.0, refractory_timesteps=periods)
+    layer = Layer(neuron, (2, 1, 2), 1, KWTA(2, scope), backend)
+    layer.reset()
+    layer.state = {**layer.state, "refractory": np.array([0, 9, 0, 9]).reshape(1, 2, 1, 2)}
+    x = np.array([3.0, 0.0, 3.0 + order, 0.0]).reshape(1, 1, 2, 1, 2)
+    recording = layer.run(x, ("spikes", "refractory", "winners"))
+    assert np.asarray(recording.winners)[0, 0, :, 0].tolist() == ([1, 0] if order > 0 else [0, 1])
+    if uniform:
+        expected = [[3 if value == 1 else value for value in row] for row in expected]
+    assert np.asarray(recording.refractory).reshape(2, 2).tolist() == expected
+    assert layer.state["refractory"].reshape(2, 2).tolist() == expected
+
+
+def test_a_winner_that_stands_behind_all_maps_best(backend: Backend) -> None:
+    """Every map's best lies near the first winner; the second is the best of what they have elsewhere."""
+    F = 300
+    x = np.zeros((1, 1, F, 1, 4))
+    x[0, 0, :, 0, 0] = 5 - 0.01 * np.arange(F)
+    x[0, 0, :, 0, 3] = 1.5 + 0.001 * np.arange(F)
+    layer = Layer(models.LIF_Simple(threshold=1.0), (F, 1, 4), 1, KWTA(3, radius=1), backend)
+    winners = np.asarray(layer.run(x, ("winners",)).winners)[0, 0]
+    assert winners.tolist() == [[0, 0, 0], [F - 1, 0, 3], [-1, -1, -1]]
