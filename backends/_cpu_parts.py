@@ -41,9 +41,6 @@ NOT_FIRED, FIRED, EXCLUDED = np.uint8(0), np.uint8(1), np.uint8(2)
 #: from the window's first step on; a mark that is larger than WINDOW holds to its end, and tells the step of the spike,
 #: or is BEFORE for a hold from before the window.
 WINDOW, BEFORE = 120, np.uint8(255)
-#: Maps whose best is too near to a winner, one after the other, before all maps' keys are made exact at once: each
-#: takes a look at all keys.
-REJECTED = 32
 #: Keys of maps of which the largest is known while winners are chosen, where there are more.
 KEYS_OF_BLOCK = 256
 #: Cache lines that `fetch` asks for.
@@ -474,29 +471,6 @@ def near(a, b, radius):
     return a - b <= radius and b - a <= radius
 
 
-@njit(**INNER)
-def exclude(fired, row, column, radius, W):
-    """Take those neurons of a map out of the choice that lie around a place."""
-    for i in range(max(0, row - radius), min(fired.size // W, row + radius + 1)):
-        for j in range(max(0, column - radius), min(W, column + radius + 1)):
-            if fired[i * W + j] == FIRED:
-                fired[i * W + j] = EXCLUDED
-
-
-@njit(**INNER)
-def is_open(won, n, radius, W, size):
-    """Tell whether any place is not near to one of the n winners."""
-    for place in range(size):
-        row = place // W
-        column = place - row * W
-        taken = 0
-        for q in range(n):
-            taken += near(row, won[q, 1], radius) and near(column, won[q, 2], radius)
-        if taken == 0:
-            return True
-    return False
-
-
 @njit(error_model="numpy", **INNER)
 def look_at_blocks(map_keys, best_of_blocks, lowest):
     """Find the largest key of each block."""
@@ -504,20 +478,6 @@ def look_at_blocks(map_keys, best_of_blocks, lowest):
         lo = block * KEYS_OF_BLOCK
         hi = min(lo + KEYS_OF_BLOCK, map_keys.size)
         best_of_blocks[block] = largest(part(map_keys, (), lo, hi), lowest)
-
-
-@njit(error_model="numpy", **INNER)
-def make_exact(u, fired, map_keys, map_places, radius, W, size, won, n, lowest):
-    """Make the keys of all maps those of neurons that are not near to one of the n winners."""
-    for f in range(u.size // size):
-        if map_keys[f] > lowest:
-            own_u, own_fired = (
-                part(u, (), f * size, f * size + size),
-                part(fired, (), f * size, f * size + size),
-            )
-            for q in range(n):
-                exclude(own_fired, won[q, 1], won[q, 2], radius, W)
-            map_keys[f], map_places[f] = largest_fired(own_u, own_fired, lowest), -1
 
 
 @njit(error_model="numpy", **INNER)
@@ -529,7 +489,7 @@ def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size
     blocks = best_of_blocks.size
     if blocks > 1:
         look_at_blocks(map_keys, best_of_blocks, lowest)
-    n = rejected = block = lo_key = 0
+    n = block = lo_key = 0
     keys = map_keys
     while n < most:
         best = largest(best_of_blocks if blocks > 1 else keys, lowest)
@@ -552,17 +512,13 @@ def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size
             for q in range(n):
                 if near(row, won[q, 1], radius) and near(column, won[q, 2], radius):
                     allowed = False
-                    exclude(own_fired, won[q, 1], won[q, 2], radius, W)
+                    for i in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                        for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                            if own_fired[i * W + j] == FIRED:
+                                own_fired[i * W + j] = EXCLUDED
         if not allowed:
             map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
-            rejected += 1
-            if rejected == REJECTED:
-                if not is_open(won, n, radius, W, size):
-                    break
-                make_exact(u, fired, map_keys, map_places, radius, W, size, won, n, lowest)
-                look_at_blocks(map_keys, best_of_blocks, lowest)
         else:
-            rejected = 0
             map_keys[front] = lowest
             won[n, 0] = front
             won[n, 1] = row

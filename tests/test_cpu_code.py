@@ -337,7 +337,7 @@ def test_a_hold_lasts_its_period() -> None:
     ids=str,
 )
 def test_winners_among_many_maps(shape: tuple[int, ...], k: int, radius: int, levels: int) -> None:
-    """Keys in blocks, and maps rejected one after the other until all keys are made exact, or nothing is left open."""
+    """Keys in blocks, and maps rejected one after the other."""
     x = np.random.default_rng(7).integers(0, levels, (6, 2, *shape)) * (3.0 / levels)
     record = ("spikes", "winners", "refractory", "u")
     cpu, other = (
