@@ -319,9 +319,12 @@ def remaining(until, t, out):
 
 @njit(**INNER)
 def held_at(until, t, held):
-    """Tell which sets are held at step t."""
+    """Tell which sets are held at step t, and return whether any is."""
+    some = np.uint8(0)
     for j in range(until.size):
         held[j] = np.uint8(until[j] > np.int32(t))
+        some |= held[j]
+    return some > 0
 
 
 # ---- The choice of winners

@@ -140,12 +140,12 @@ while True:
                 while hi < end * size:
                     lo, hi = hi, min(hi + row, end * size)
                     {input_ahead}
-                    best_of_row = {advance}
+                    {rows}
+                    {advance}
                     {record}
                     if size > row:
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            u_of_row, fired_of_row = part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi)
-                            best_place = lo - f * size + first_fired(u_of_row, best_of_row, fired_of_row)
+                            best_place = lo - f * size + first_fired(row_u, best_of_row, row_fired)
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -155,8 +155,7 @@ while True:
                     continue
                 if size == 1:
                     # a population: each neuron is a map of its own
-                    keys_of_row = part(map_keys, (b,), lo, hi)
-                    copy_fired(part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi), lowest, keys_of_row)
+                    copy_fired(row_u, row_fired, lowest, part(map_keys, (b,), lo, hi))
                     part(map_places, (b,), lo, hi)[:] = 0
                     f = end
                     continue
@@ -252,23 +251,36 @@ while wanted > 0:
         g += wanted > 0
 """
 
-#: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not.
+#: Where the group ends so that all its maps are held, or none is; and if so, for the first time or not. Neurons of a
+#: population, each a map of its own, are not cut apart.
 _ALIKE = """\
 held, resting = g_r[b, f] > t, t >= rest_from[b, f]
-for g in range(f + 1, end):
-    if (g_r[b, g] > t) != held or (held and (t >= rest_from[b, g]) != resting):
-        end = g
-        break
+some = size == 1 and held_at(part(g_r, (b,), f, end), t, held_r)
+if size > 1:
+    for g in range(f + 1, end):
+        if (g_r[b, g] > t) != held or (held and (t >= rest_from[b, g]) != resting):
+            end = g
+            break
+"""
+
+#: Advance a row whose maps are alike, or not.
+_ADVANCE_ANY = """\
+if some:
+    row_r = part(held_r, (), 0, hi - lo)
+    best_of_row = {some}
+else:
+    best_of_row = {all}
 """
 
 #: Held maps need neither input nor membrane, and lie at rest from the first such step on. Nothing is written that
 #: another thread reads at every step: the line that holds it would go from one core to the other and back.
 _REST = """\
-if g_r[b, {set}] > t:
+if {held}:
     hi = f * size
     while hi < end * size:
         lo, hi = hi, min(hi + row, end * size)
-        if t >= rest_from[b, {set}]:
+        {rows}
+        if {resting}:
             {stay}
         else:
             {rest}
@@ -377,8 +389,11 @@ class ModuleSource:
         elif program.inhibition is None:
             self.counters = "until"
 
-    def row(self, name: str, counters: Counters, times: int = 1, at_rest: bool = False) -> list[str]:
-        # a function that advances the neurons of one row by one step, or by so many before it goes to the next
+    def row(
+        self, name: str, counters: Counters, times: int = 1, at_rest: bool = False, fetching: bool = False
+    ) -> list[str]:
+        # a function that advances the neurons of one row by one step, or by so many before it goes to the next, and
+        # may ask for input on the way
         program, steps = self.program, range(times)
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
         arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
@@ -425,12 +440,13 @@ class ModuleSource:
         elif program.inhibition is not None and not at_rest:
             body.append("row_fired[j] = NOT_FIRED")
         body += [f"interleaved({INTERLEAVED})"] if counters != "held" else []
-        inner = f"{name}_block" if competes else name
+        inner = f"{name}_block" if fetching else name
         lines = [_JIT_MAP if competes else _JIT_ROW, f"def {inner}({', '.join(arguments)}):"]
         lines += ["    use_widest_vectors()", "    rows_lie_apart()"]
         lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
         lines += [f"        {line}" for line in body]
-        if not competes:
+        lines += ["    return best"] if competes else []
+        if not fetching:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
         part = ", ".join(f"part({name}, (), at, to)" if name in rows else name for name in arguments)
@@ -440,35 +456,52 @@ class ModuleSource:
         item = [str(self.item)]
         place = _PLACE_A_ROW_AHEAD if counters == "free" else _PLACE_A_STEP_AHEAD
         items = {"item": item, "place": _filled(place, item=item), "fetch": fetch}
-        fetching = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], **items)
+        blocks = _filled(_FETCHING, inner=[inner], whole=[whole], part=[part], **items)
         row_at = ["row_at"] if counters == "free" else []
         ahead = ", ".join([*row_at, "next_at", "ahead", *(f"next_{name}" for name in self.written)])
-        lines += ["    return best", "", "", _JIT_MAP, f"def {name}({whole}, {ahead}):"]
-        return [*lines, *(f"    {line}" for line in fetching), "", ""]
+        lines += ["", "", _JIT_MAP, f"def {name}({whole}, {ahead}):"]
+        return [*lines, *(f"    {line}" for line in blocks), "", ""]
 
-    def call(self, name: str, counters: Counters, times: int = 1) -> str:
-        # a call of such a function for the neurons lo to hi
+    def rows(self, counters: Counters, times: int = 1) -> dict[str, str]:
+        """Return what such a function is given as rows, the neurons lo to hi of each, by the arguments' names."""
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
-        arguments = [f"part(x, (({t}) & steps_given, b), lo, hi)" for t in at]
-        arguments += [f"part(g_{state}, (b,), lo, hi)" for state in program.states]
-        arguments += ["part(fired, (b,), lo, hi)"] if program.inhibition is not None else []
-        own = {"own": ["part(g_r, (b,), lo, hi)"], "until": ["part(marks, (), 0, hi - lo)"]}
-        arguments += {**own, "shared": ["part(held_r, (), lo - f * size, hi - f * size)"]}.get(counters, [])
-        arguments += [
-            f"part(out_{name}, (({t}) & rows_of_{name}, b), lo, hi)" for t in at for name in program.records
-        ]
-        arguments += [f"part(arrays, ({i},), lo, hi)" for i in range(len(program.arrays))] + self.scalars
+        rows = {f"x{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
+        rows |= {f"row_{state}": f"part(g_{state}, (b,), lo, hi)" for state in program.states}
+        rows |= {"row_fired": "part(fired, (b,), lo, hi)"} if program.inhibition is not None else {}
+        counted = {
+            "own": "part(g_r, (b,), lo, hi)",
+            "until": "part(marks, (), 0, hi - lo)",
+            "shared": "part(held_r, (), lo - f * size, hi - f * size)",
+        }
+        rows |= {"row_r": counted[counters]} if counters in counted else {}
+        for i, t in enumerate(at):
+            for name in program.records:
+                rows[f"row_out_{name}{i}"] = f"part(out_{name}, (({t}) & rows_of_{name}, b), lo, hi)"
+        for i, name in enumerate(program.arrays):
+            rows[f"row_p_{name}"] = f"part(arrays, ({i},), lo, hi)"
+        return rows
+
+    def call(self, name: str, counters: Counters, times: int = 1, fetching: bool = False) -> str:
+        # a call of such a function for the neurons lo to hi, whose rows have names where maps compete
+        program = self.program
+        rows = self.rows(counters, times)
+        arguments = [*(rows.values() if program.inhibition is None else rows), *self.scalars]
         if counters == "until":
             arguments += [
                 "np.uint8(t - first)",
                 "part(byte_periods, (), lo, hi)" if self.varying_period else "byte_periods",
             ]
-        if counters != "held" and program.inhibition is not None:
+        arguments += ["lowest"] if counters != "held" and program.inhibition is not None else []
+        if fetching:
             row_at = f"x_at + (((t & steps_given) * B + b) * N + lo) * {self.item}"
-            arguments += ["lowest", *([row_at] if counters == "free" else []), "next_at", "ahead"]
+            arguments += [*([row_at] if counters == "free" else []), "next_at", "ahead"]
             arguments += [f"next_{name} + lo * {n}" for name, n in self.bytes_written.items()]
         return f"{name}({', '.join(arguments)})"
+
+    def named_rows(self, counters: Counters) -> list[str]:
+        """Return lines that give the rows of the neurons lo to hi the names of such a function's arguments."""
+        return [f"{name} = {row}" for name, row in self.rows(counters).items()]
 
     @property
     def bytes_written(self) -> dict[str, int]:
@@ -497,8 +530,7 @@ class ModuleSource:
         for state in self.program.states:
             copied = f"copy(part(g_{state}, (b,), lo, hi), part(out_{state}, (t, b), lo, hi))"
             if state == "u" and self.program.inhibition is not None:
-                rows = "part(g_u, (b,), lo, hi)", "part(fired, (b,), lo, hi)", self.v_reset
-                copied = f"copy_reset({', '.join(rows)}, part(out_u, (t, b), lo, hi))"
+                copied = f"copy_reset(row_u, row_fired, {self.v_reset}, part(out_u, (t, b), lo, hi))"
             lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
         if self.program.inhibition is None:
             out = "part(out_refractory, (t, b), lo, hi)"
@@ -585,8 +617,8 @@ class ModuleSource:
         program, counters = self.program, self.counters
         scope, compact = program.inhibition, program.compact
         assert scope is not None
-        functions = self.row("advance", counters)
-        names = ("prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "input_ahead", "fetch")
+        functions = self.row("advance", counters, fetching=True)
+        names = ["prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "input_ahead", "fetch"]
         blocks: dict[str, list[str]] = {name: [] for name in names}
         item, written = [str(self.item)], self.bytes_written.items()
         blocks["next_rows"] = [
@@ -600,8 +632,9 @@ class ModuleSource:
             fetch = [f"fetch_row(next_{name} + lo * {n}, (hi - lo) * {n})" for name, n in written]
             blocks["rest"] = _filled(
                 _REST,
-                # of map f, or of the whole sample
-                set=["f" if scope == "feature" else "0"],
+                held=["held and not some" if self.leaves_maps_out else "g_r[b, 0] > t"],
+                resting=["resting" if self.leaves_maps_out else "t >= rest_from[b, 0]"],
+                rows=self.named_rows("held"),
                 rest=[self.call("rest", "held")],
                 stay=[self.call("stay", "held")],
                 record=self.copies(),
@@ -619,8 +652,15 @@ class ModuleSource:
             blocks["input_ahead"] = (
                 _filled(_EITHER, **either) if self.leaves_maps_out else either["a_row_ahead"]
             )
-        if counters == "shared":
+        advance = self.call("advance", counters, fetching=True)
+        blocks["advance"], blocks["rows"] = [f"best_of_row = {advance}"], self.named_rows(counters)
+        if self.leaves_maps_out:
+            functions += self.row("advance_some", "shared")
+            some_held = self.call("advance_some", "shared")
+            blocks["advance"] = _filled(_ADVANCE_ANY, some=[some_held], all=[advance])
+        if counters == "shared" or self.leaves_maps_out:
             blocks["prepare"] = ["held_r = held_of[me]"]
+        if counters == "shared":
             blocks["tiling"] = [
                 "held_now = part(held_r, (), 0, size)",
                 "held_at(g_r[b], t, held_now)",
@@ -640,7 +680,6 @@ class ModuleSource:
         loop = _filled(
             _COMPETING,
             **blocks,
-            advance=[self.call("advance", counters)],
             record=self.copies(),
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],

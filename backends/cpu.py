@@ -83,7 +83,7 @@ class _CpuKernel:
         self.program = program
         source = ModuleSource(program)
         self._kernel = Kernel(_compiled(program.label, source.text()))
-        self._table, self._counters = tuple(source.table), source.counters
+        self._table = tuple(source.table)
         self._written = source.bytes_written
         self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
         self._x = self._table.index("x")
@@ -199,7 +199,8 @@ class _CpuKernel:
         assert launch.winners is not None
         most = launch.winners.most
         dtype = self.program.dtype
-        longest = max(N // F, GROUP) if self._counters == "shared" else 0
+        # the counters of a group's neurons, where sets have them
+        longest = max(N // F, GROUP) if self.program.compact else 0
         key = ("kwta", most, slots, longest)
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other

@@ -31,6 +31,7 @@ from spyke_numba.backends._cpu_parts import (
 )
 from spyke_numba.backends._cpu_source import INTERLEAVED
 from spyke_numba.backends._threads import LINE, Kernel, Teams
+from spyke_numba.benchmarks.cases import DRIVEN
 from spyke_numba.buffers import address, aligned
 from spyke_numba.engine import Program
 from spyke_numba.ops import sqrt
@@ -347,3 +348,24 @@ def test_winners_among_many_maps(shape: tuple[int, ...], k: int, radius: int, le
     assert cpu.spikes.mean() > 0.1
     assert (cpu.winners[..., 0] >= 0).any()
     assert_same(cpu, other)
+
+
+@pytest.mark.parametrize("period", [1, 5])
+@pytest.mark.parametrize("name", models.names())
+def test_neurons_of_a_population_are_held_beside_others(name: str, period: int) -> None:
+    """Each is a map of its own; groups of 4096 with all held, some, or none, from one step to the next."""
+    x = np.random.default_rng(8).integers(0, 9, (25, 1, 9000)).astype(np.float32) * 50
+    # all of the first group win at once, and nobody else
+    x[:4] = 0
+    x[4] = np.where(np.arange(9000) < 4096, 1e6, 0)
+    neuron = models.get(name)(**DRIVEN[name], refractory_timesteps=period)
+    first, later = 4096, 30
+    record = ("spikes", "refractory", *neuron.spec.states)
+    runs = []
+    for backend in ("cpu", "torch"):
+        layer = Layer(neuron, x.shape[2:], 1, KWTA(first), backend)
+        runs.append([layer.run(x[:5], record), layer.run(x[5:], record, inhibition=KWTA(later))])
+    assert ((runs[0][0].refractory[-1, 0] > 0) == (np.arange(9000) < 4096)).all()
+    assert runs[0][1].spikes[:, 0, 4096:].any(axis=0).all()
+    for own, other in zip(*runs, strict=True):
+        assert_same(own, other)
