@@ -161,6 +161,17 @@ class Backend(Protocol):
         """Return what turns arrays of this backend into the kind of the input `like`, without a copy where possible."""
 
 
+def check_dense(tensor: Any) -> None:
+    """Raise a TypeError or a ValueError for a tensor whose numbers do not lie in memory one after the other."""
+    layout = str(tensor.layout).removeprefix("torch.")
+    if layout != "strided":
+        raise TypeError(f"the input is a tensor of the layout {layout}: give x.to_dense()")
+    if tensor.is_meta:
+        raise ValueError(
+            "the input is on the device 'meta', which keeps no numbers: give a tensor that has some"
+        )
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the backends."""
     return tuple(sorted(info.name for info in pkgutil.iter_modules(_FOLDER) if not info.name.startswith("_")))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spyke_numba.backends import Launch
+from spyke_numba.backends import Launch, check_dense
 from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
@@ -288,6 +288,7 @@ class CpuBackend:
                 and not x.is_neg()
             ):
                 return x
+            check_dense(x)
             x = x.detach().to("cpu", kind).numpy(force=True)
         return np.ascontiguousarray(x, dtype=dtype)
 

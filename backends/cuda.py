@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spyke_numba.backends import Launch
+from spyke_numba.backends import Launch, check_dense
 from spyke_numba.backends._cuda_source import WIDTHS, Form, bounds, recorded, source
 from spyke_numba.backends._ptx import compile_ptx, missing
 from spyke_numba.engine import Program
@@ -350,6 +350,8 @@ class CudaBackend:
 
     def take(self, x: Any, dtype: str) -> Any:
         """Return a tensor on the GPU as it is, and anything else copied there."""
+        if _is_tensor(x):
+            check_dense(x)
         if _on_gpu(x):
             import torch
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spyke_numba.backends import Launch, Winners
+from spyke_numba.backends import Launch, Winners, check_dense
 from spyke_numba.backends.cpu import elementwise
 from spyke_numba.buffers import BUFFERS
 from spyke_numba.engine import (
@@ -601,10 +601,7 @@ class TorchBackend:
                 f"the input is on {x.device}, but the backend 'torch_compiled' works on the CPU: "
                 "use 'cuda' or 'torch' there"
             )
-        if x.is_meta:
-            raise ValueError(
-                "the input is on the device 'meta', which keeps no numbers: give a tensor that has some"
-            )
+        check_dense(x)
         if x.requires_grad:
             x = x.detach()
         return x.to(getattr(torch, dtype)).contiguous()

@@ -36,10 +36,11 @@ _SPIKE_BYTES = 8 * 2**20
 _MOST_PLANS = 256
 #: The same where a layer has many neurons, since each kind may hold memory of a few steps.
 _MOST_LARGE_PLANS, _LARGE = 32, 2**17
+_BROKEN_OFF = "the last call broke off, perhaps within a step: call reset(), or set a state that you kept"
 _ELSEWHERE = "the layer is running in another thread: give each thread a layer of its own"
 
 #: How the names of types begin that hold no real numbers.
-_NO_NUMBERS = re.compile(r"complex|object|str|StringDType|[<>]U|\|[SV]|[\[{]|datetime|timedelta")
+_NO_NUMBERS = re.compile(r"complex|object|str|StringDType|[<>]U|\|[SV]|[\[{]|datetime|timedelta|q")
 
 
 @dataclass
@@ -157,6 +158,8 @@ class Layer:
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
+        #: Whether a call broke off between two steps, or within one.
+        self._broken_off = False
         # reentrant: a call that takes the layer again, as blocks do that come from a generator, is no other thread
         self._lock = threading.RLock()
         if shape is not None:
@@ -278,6 +281,7 @@ class Layer:
         """
         self._need_shape("a state")
         with self._alone():
+            self._need_whole_steps()
             if self._states is None:
                 self._start(self._like)
             names = ("u", *self._neuron.spec.states, "refractory")
@@ -331,6 +335,7 @@ class Layer:
             self._scratch.clear()
             *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
             self._states, self._counted_by = states, None
+            self._broken_off = False
 
     @property
     def keeps_thresholded(self) -> bool:
@@ -344,6 +349,7 @@ class Layer:
         None before the first step, and where they are not kept: see `keeps_thresholded`, or record ``"thresholded"``.
         """
         with self._alone():
+            self._need_whole_steps()
             if self._unsettled is None:
                 return None
             kernel, launch = self._unsettled
@@ -353,8 +359,10 @@ class Layer:
     def reset(self, batch: int | None = None) -> None:
         """Return every neuron to its initial state, for another number of samples if given."""
         with self._alone():
-            if batch is not None and whole_number("batch", batch, 1) != self._batch:
-                self._batch = int(batch)
+            other = batch is not None and whole_number("batch", batch, 1) != self._batch
+            if other or self._broken_off:
+                self._batch = int(batch) if batch is not None else self._batch
+                self._broken_off = False
                 self._unsettled = None
                 self._plans.clear()
                 self._scratch.clear()
@@ -523,6 +531,7 @@ class Layer:
         self._shape, self._batch = shape, batch
         if shape is None:
             self._values = {}
+        self._broken_off = False
         self._states = self._refractory = self._unsettled = self._counted_by = None
         self._constants = self._starts = self._give = self._like = self._place = None
         self._plans.clear()
@@ -531,6 +540,10 @@ class Layer:
     def _need_shape(self, what: str) -> None:
         if self._shape is None:
             raise RuntimeError(f"the layer has no shape yet, hence not {what}: give shape=, or run it once")
+
+    def _need_whole_steps(self) -> None:
+        if self._broken_off:
+            raise RuntimeError(_BROKEN_OFF)
 
     def _build(self, shape: tuple[int, ...]) -> None:
         values = resolve(self._neuron, shape, self._seed, self._dtype)
@@ -700,9 +713,10 @@ class Layer:
             raise RuntimeError(_ELSEWHERE)
         before = None
         try:
+            self._need_whole_steps()
             x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
             # a call like an earlier one needs no second check: this is what step by step use spends its time on
-            key = (record, inhibition, x.shape, x.dtype, steps, single)
+            key = (record, inhibition, type(x), x.shape, x.dtype, steps, single)
             plan = self._plans.get(key)
             if plan is None:
                 before = self._shape, self._batch
@@ -732,7 +746,9 @@ class Layer:
                 elif backend.lazy:
                     self._unsettled = plan.bound  # type: ignore[assignment]
                 launch.x, launch.outputs = native, outputs
+                self._broken_off = True
                 kernel.run(launch)
+                self._broken_off = False
                 launch.x, launch.outputs = None, {}
             return Recording(outputs, self._give)
         except BaseException:
@@ -952,6 +968,8 @@ def _check_numbers(what: str, x: Any) -> None:
     kind = str(x.dtype).removeprefix("torch.")
     if _NO_NUMBERS.match(kind):
         raise TypeError(f"{what} holds {kind}: give real numbers or booleans")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array: give numbers for what is masked, such as x.filled(0)")
 
 
 def _names(record: Any) -> tuple[str, ...]:

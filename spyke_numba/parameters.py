@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from spyke_numba.engine import MOST_STEPS
+from spyke_numba.expressions import listing
 from spyke_numba.spec import Neuron, Param
 
 Per = Literal["neuron", "feature"]
@@ -179,10 +180,32 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int, dtype: str = "flo
             values[name] = _shaped(spec.name, name, call_by_name(rule, values), shape)
             if not np.all(np.isfinite(values[name])):
                 raise ValueError(
-                    f"{name} of {spec.name} is not finite: check {', '.join(sorted(_needs(rule)))}, "
+                    f"{name} of {spec.name} is not finite: check {listing(_needs(rule))}, "
                     "from which it is computed"
                 )
+    for name, value in values.items():
+        if value is not None and name in parameters:
+            _check_cast(
+                f"{name} of {spec.name}", value, dtype, "give a number that it holds", parameters[name].above
+            )
+        elif value is not None:
+            source = f"check {listing(_needs(spec.derived[name]))}, from which it is computed"
+            _check_cast(f"{name} of {spec.name}", value, dtype, source)
     return values
+
+
+def _check_cast(what: str, value: Any, dtype: str, advice: str, above: float | None = None) -> None:
+    # a finite number may be infinite in fewer bits, and a positive one 0
+    values = np.asarray(value)
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype)
+    bad = ~np.isfinite(cast)
+    if above is not None:
+        bad |= cast <= above
+    if bad.any():
+        raise ValueError(
+            f"{what} is {values[bad].flat[0]:g}, which is {cast[bad].flat[0]:g} in {dtype}: {advice}, or use float64"
+        )
 
 
 def _show(value: Any) -> str:

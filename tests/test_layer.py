@@ -228,6 +228,52 @@ def test_state_can_be_kept_and_put_back(backend: Backend) -> None:
         layer.state = {**kept, "refractory": np.asarray(kept["refractory"]) - 1}
 
 
+class _BreaksOff:
+    """A kernel that is interrupted, or out of memory, when the state is no longer what it was."""
+
+    def __init__(self, kernel: Any, error: type[BaseException]):
+        self.kernel, self.error = kernel, error
+
+    def run(self, launch: Any) -> None:
+        self.kernel.run(launch)
+        raise self.error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.kernel, name)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_call_that_breaks_off_is_not_gone_on_from(
+    backend: Backend, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = input_for("AdEx", 3)
+    layer = adex(backend)
+    layer.run(x[:10])
+    kept = layer.state
+    rest = layer.run(x[10:], EVERYTHING)
+
+    def break_off() -> None:
+        with monkeypatch.context() as patched:
+            kernel = backend.kernel
+            patched.setattr(backend, "kernel", lambda program: _BreaksOff(kernel(program), error))
+            layer.set(tau_w=0.1)
+            with pytest.raises(error):
+                layer.run(x[10:])
+        for call in (lambda: layer.run(x[10:]), lambda: layer.step(x[0]), lambda: layer.state):
+            with pytest.raises(RuntimeError, match=r"the last call broke off.*call reset\(\)"):
+                call()
+        layer.set(tau_w=models.get("AdEx").params["tau_w"].default)
+
+    break_off()
+    layer.state = kept
+    assert_same(rest, layer.run(x[10:], EVERYTHING))
+    break_off()
+    with pytest.raises(RuntimeError, match="broke off"):
+        copy.deepcopy(layer).step(x[0])
+    layer.reset()
+    assert_same(adex(backend).run(x, EVERYTHING), layer.run(x, EVERYTHING))
+
+
 def test_state_copies_are_the_users(backend: Backend) -> None:
     layer = adex(backend)
     state = layer.state

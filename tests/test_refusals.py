@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from spyke_numba import KWTA, Layer, Recording, models, neurons
 from spyke_numba import layer as layer_module
+from spyke_numba.backends import Backend
 
 SHAPE = (2, 3, 4)
 X = np.full((5, 1, *SHAPE), 0.4, np.float32)
@@ -23,9 +25,8 @@ HELD = np.zeros((1, *SHAPE), np.int32)
 
 
 def lif(**settings: Any) -> Layer:
-    return Layer(
-        models.LIF_Simple(threshold=1.0), **{"shape": SHAPE, "batch": 1, "backend": "cpu", **settings}
-    )
+    neuron = models.LIF_Simple(threshold=1.0)
+    return Layer(**{"neuron": neuron, "shape": SHAPE, "batch": 1, "backend": "cpu", **settings})
 
 
 def refused_by(call: Callable[[], Any]) -> BaseException:
@@ -287,6 +288,16 @@ WRONG_CALLS: list[tuple[Callable[[Layer], Any], type[Exception], str]] = [
         "the input holds [('a', '<f4')]: give real numbers or booleans",
     ),
     (
+        lambda it: it.run(np.ma.masked_array(X, X > 0)),
+        TypeError,
+        "the input is a masked array: give numbers for what is masked, such as x.filled(0)",
+    ),
+    (
+        lambda it: it.step(SimpleNamespace(shape=SHAPE, dtype=torch.quint8)),
+        TypeError,
+        "the input holds quint8: give real numbers or booleans",
+    ),
+    (
         lambda _: lif(shape=(10**5,)).run(np.ones((1, 10**5)), ("spikes", "u"), steps=2**30 - 1),
         MemoryError,
         "the record 'u' of (1073741823, 1, 100000) takes 4e+05 GiB, which is more than there is: "
@@ -305,6 +316,19 @@ def test_a_wrong_call_says_what_to_do(call: Any, error: type[Exception], sentenc
     assert sentence in str(caught)
     np.testing.assert_array_equal(layer.state["u"], before)
     assert before.any()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
+def test_a_sparse_tensor_is_refused_after_a_dense_one_too(backend: Backend, layout: str) -> None:
+    layer = lif(shape=(7,), backend=backend)
+    dense = torch.full((1, 7), 0.4)
+    layer.step(dense)
+    before = layer.state["u"]
+    caught = refused_by(lambda: layer.step(dense.to_sparse(layout=getattr(torch, layout))))
+    assert type(caught) is TypeError
+    assert str(caught) == f"the input is a tensor of the layout {layout}: give x.to_dense()"
+    assert torch.equal(layer.state["u"], before)
 
 
 def test_reset_is_proposed_only_where_it_helps() -> None:
@@ -359,6 +383,21 @@ def test_a_wrong_state_says_what_to_do(state: Any, error: type[Exception], sente
             ValueError,
             "threshold 1 of LIF is equal to resting_potential in float32: "
             "raise the threshold, lower the resting potential or use float64",
+        ),
+        (
+            lambda: lif(neuron=models.LIF_Simple(threshold=[1, 1e39, 1, 1])),
+            ValueError,
+            "threshold of LIF_Simple is 1e+39, which is inf in float32: give a number that it holds, or use float64",
+        ),
+        (
+            lambda: lif(neuron=models.LIF(threshold=1, C=1e-46)),
+            ValueError,
+            "C of LIF is 1e-46, which is 0 in float32: give a number that it holds, or use float64",
+        ),
+        (
+            lambda: lif(neuron=models.LIF(threshold=1, C=1e-44)),
+            ValueError,
+            "gain of LIF is 1e+41, which is inf in float32: check C and ts, from which it is computed, or use float64",
         ),
         (lambda: neurons.UniformLIF(1.0, 0.1), ValueError, "tau_range is 0.1: give two numbers of seconds"),
         (lambda: neurons.UniformEIF(1.0, (1, 2, 3)), ValueError, "tau_range is (1, 2, 3): give two numbers"),
