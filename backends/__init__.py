@@ -102,6 +102,9 @@ class LazyKernel(Kernel, Protocol):
     def settle(self, launch: Launch) -> None:
         """Reset them now, since what comes next will not."""
 
+    def forget(self, launch: Launch) -> None:
+        """Reset nothing: all potentials are about to be set."""
+
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials (B, N) after the reset, on the host; the state stays."""
 

@@ -183,9 +183,12 @@ class _CpuKernel:
 
     def settle(self, launch: Launch) -> None:
         """Reset the potentials that wait for the next step."""
-        fired = self._fired(launch)
-        np.copyto(launch.states[0], self._v_reset(launch), where=fired != 0)
-        fired[...] = 0
+        np.copyto(launch.states[0], self._v_reset(launch), where=self._fired(launch) != 0)
+        self.forget(launch)
+
+    def forget(self, launch: Launch) -> None:
+        """Reset no potential, neither now nor in the next step."""
+        self._fired(launch)[...] = 0
 
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials as they are after the reset."""

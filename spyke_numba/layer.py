@@ -369,7 +369,10 @@ class Layer:
                 self._states = None
             elif self._states is not None:
                 # in place: what kernels know of the state stays true
-                self._settle()
+                if self._unsettled is not None:
+                    kernel, launch = self._unsettled
+                    kernel.forget(launch)
+                    self._unsettled = None
                 for array, value in zip(self._states, self._initial_states(), strict=True):
                     self._backend.fill(array, value)
                 self._backend.fill(self._refractory, np.zeros((), np.int32))
