@@ -263,6 +263,16 @@ if size > 1:
             break
 """
 
+#: The same held locations for each map of a group: all that is there is copied behind it.
+_TILING = """\
+held_at(g_r[b], t, part(held_r, (), 0, size))
+tiled, tiles = size, min(group, F) * size
+while tiled < tiles:
+    more = min(tiled, tiles - tiled)
+    copy(part(held_r, (), 0, more), part(held_r, (), tiled, tiled + more))
+    tiled += more
+"""
+
 #: Advance a row whose maps are alike, or not.
 _ADVANCE_ANY = """\
 if some:
@@ -661,12 +671,7 @@ class ModuleSource:
         if counters == "shared" or self.leaves_maps_out:
             blocks["prepare"] = ["held_r = held_of[me]"]
         if counters == "shared":
-            blocks["tiling"] = [
-                "held_now = part(held_r, (), 0, size)",
-                "held_at(g_r[b], t, held_now)",
-                "for i in range(1, min(group, F)):",
-                "    copy(held_now, part(held_r, (), i * size, i * size + size))",
-            ]
+            blocks["tiling"] = _TILING.splitlines()
         period = f"periods[{'front * size + place' if self.varying_period else '0'}]"
         counters_of_neurons = _COUNTERS_OF_SETS[scope] if compact else _OWN_COUNTERS
         if compact:
