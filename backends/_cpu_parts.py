@@ -532,6 +532,48 @@ def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size
     return n
 
 
+# ---- Spikes as a list
+
+#: Neurons whose spikes are bits of one number.
+BITS = 64
+NO_BITS, ONE_BIT = np.uint64(0), np.uint64(1)
+
+
+@intrinsic
+def _bits_of_block(context, row, at):
+    # a whole block, compared at once
+    def generate(context, builder, signature, arguments):
+        flags = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        kind = ir.VectorType(ir.IntType(8), BITS)
+        place = builder.bitcast(builder.gep(flags.data, [arguments[1]]), kind.as_pointer())
+        set_ = builder.icmp_unsigned("!=", builder.load(place, align=1), ir.Constant(kind, [0] * BITS))
+        return builder.bitcast(set_, ir.IntType(BITS))
+
+    return types.uint64(row, types.int64), generate
+
+
+@intrinsic
+def lowest_bit(context, bits):
+    """Return the place of the lowest bit that is set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@njit(**INNER)
+def bits_of(row, at):
+    """Return which of a row's bytes are not 0, from a place on, as the bits of a number; there may be no more."""
+    use_widest_vectors()
+    if at + BITS <= row.size:
+        return _bits_of_block(row, at)
+    bits = NO_BITS
+    for j in range(at, row.size):
+        bits |= np.uint64(row[j] != 0) << np.uint64(j - at)
+    return bits
+
+
 # ---- Threads that work together
 
 

@@ -22,12 +22,15 @@ import numpy as np
 from numba import njit
 
 from spyke_numba.backends._cpu_parts import (
+    BITS,
     FETCHED_LINES,
     FIRED,
     INNER,
     LINE,
+    NO_BITS,
     NO_STEPS,
     NOT_FIRED,
+    ONE_BIT,
     ONE_STEP,
     WINDOW,
     abs,
@@ -35,6 +38,7 @@ from spyke_numba.backends._cpu_parts import (
     array_at,
     atomic_add,
     begin_window,
+    bits_of,
     chosen,
     claim,
     completes,
@@ -55,6 +59,7 @@ from spyke_numba.backends._cpu_parts import (
     larger,
     largest,
     largest_fired,
+    lowest_bit,
     mantissa,
     mark_of,
     next_step,
@@ -719,6 +724,29 @@ def elementwise_source(name: str, dtype: str) -> str:
     helpers = helper_lines([f"y = {name}(x)"], dtype, writer, _JIT_HELPER)
     loop = _ELEMENTWISE.format(name=name, vectors=INTERLEAVED).splitlines()
     return _module(f"{name}_{dtype}", dtype, writer, helpers, loop)
+
+
+_EVENTS = """\
+@njit("void(int64, int64, int64, int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
+def run(source, T, B, N, first_step, target, n):
+    spikes, events = array_at(source, np.uint8, (T, B, N)), array_at(target, np.int64, (n, 3))
+    at = 0
+    for t in range(T):
+        for b in range(B):
+            row = part(spikes, (t, b), 0, N)
+            for block in range(0, N, BITS):
+                bits = bits_of(row, block)
+                while bits != NO_BITS:
+                    events[at, 0], events[at, 1], events[at, 2] = t + first_step, b, block + lowest_bit(bits)
+                    bits &= bits - ONE_BIT
+                    at += 1
+"""
+
+
+def events_source() -> str:
+    """Return the text of a module whose function ``run`` lists n spikes (T, B, N) as rows (step, sample, neuron)."""
+    # it holds no real numbers of whatever type
+    return _module("events", "float32", Writer(), [], _EVENTS.splitlines())
 
 
 def _module(label: str, dtype: str, writer: Writer, helpers: list[str], body: list[str]) -> str:

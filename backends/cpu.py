@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch, check_dense
-from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source
+from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source, events_source
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
 from spyke_numba.engine import Program, operations_of
@@ -53,6 +53,20 @@ def _compiled(label: str, text: str) -> Callable[..., None]:
 def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
     """Return an elementary function over memory: addresses of the arguments and the results, and how many."""
     return _compiled(f"{name}_{dtype}", elementwise_source(name, dtype))
+
+
+@cache
+def _list_events() -> Callable[..., None]:
+    return _compiled("events", events_source())
+
+
+def events(spikes: np.ndarray, batch: int, first_step: int) -> np.ndarray:
+    """Return contiguous spikes (T, B, N), of whatever shape, as rows (step, sample, neuron), (n, 3) int64."""
+    rows = np.empty((np.count_nonzero(spikes), 3), np.int64)
+    if len(rows):
+        T, N = len(spikes), spikes[0].size // batch
+        _list_events()(address(spikes), T, batch, N, first_step, address(rows), len(rows))
+    return rows
 
 
 def _keys_of_block() -> int:

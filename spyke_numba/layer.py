@@ -158,8 +158,9 @@ class Layer:
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
-        #: Whether a call broke off between two steps, or within one.
+        #: Whether a call broke off between two steps, or within one; and how often a kernel has run.
         self._broken_off = False
+        self._launches = 0
         # reentrant: a call that takes the layer again, as blocks do that come from a generator, is no other thread
         self._lock = threading.RLock()
         if shape is not None:
@@ -458,7 +459,8 @@ class Layer:
         if steps is not None:
             steps = whole_number("steps", steps, 1)
         elif not _is_array(potentials):
-            return Recording.joined(list(self.stream(potentials, record, every=every, inhibition=chosen)))
+            with self._alone(), self._all_or_nothing():
+                return Recording.joined(self.stream(potentials, record, every=every, inhibition=chosen))
         return self._record(potentials, steps, record, chosen, whole_number("every", every, 1), 0)
 
     def stream(
@@ -526,6 +528,16 @@ class Layer:
             yield
         finally:
             self._lock.release()
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Break the call off if what follows fails when the layer has advanced: its recording is lost."""
+        launches = self._launches
+        try:
+            yield
+        except BaseException:
+            self._broken_off |= self._launches != launches
+            raise
 
     def _forget(self, shape: tuple[int, ...] | None, batch: int | None) -> None:
         """Return to what was known before a first call that was refused."""
@@ -750,6 +762,7 @@ class Layer:
                     self._unsettled = plan.bound  # type: ignore[assignment]
                 launch.x, launch.outputs = native, outputs
                 self._broken_off = True
+                self._launches += 1
                 kernel.run(launch)
                 self._broken_off = False
                 launch.x, launch.outputs = None, {}
@@ -835,16 +848,19 @@ class Layer:
 
         with self._alone():
             before = self._shape, self._batch
-            # no steps at all: everything is checked before the state is touched, and there is something to join
-            pieces = [piece(0, 0, False)]
+            # no steps at all: everything is checked before the state is touched, and shapes are known
+            nothing = piece(0, 0, False)
             T = len(x) if steps is None else steps
             assert self._shape is not None and self._batch is not None
             size = every if held else max(1, _SPIKE_BYTES // (self._batch * math.prod(self._shape)))
             try:
-                for t in range(0, T, size):
-                    n = min(size, T - t)
-                    pieces.append(piece(t, n, n == size))
-                return Recording.joined(pieces)
+                with self._all_or_nothing():
+                    if size >= T:
+                        return piece(0, T, size == T)
+                    lengths = {name: T // every if name in held else T for name in record if name != "events"}
+                    pieces = (piece(t, min(size, T - t), t + size <= T) for t in range(0, T, size))
+                    # what is kept of every few steps has its shape from no steps
+                    return Recording.joined(itertools.chain([nothing], pieces), lengths)
             except BaseException:
                 self._forget(*before)
                 raise

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from spyke_numba.backends import cpu
+
 #: Records that are made from the spikes of a block of steps.
 FORMS = ("packed_spikes", "events")
 
@@ -26,13 +28,13 @@ def packed(spikes: Any, neuron_axes: int) -> Any:
 
 def events(spikes: Any, batch: int, first_step: int) -> Any:
     """Return spikes (T, B, *shape) or (T, *shape) as rows (step, sample, neuron), (n, 3) int64, in this order."""
-    size = math.prod(spikes.shape[1:]) // batch
     if not hasattr(spikes, "detach"):
-        flat = np.flatnonzero(spikes)
-        steps, rest = np.divmod(flat, batch * size)
-        return np.stack((steps + first_step, *np.divmod(rest, size)), axis=1)
+        return cpu.events(spikes, batch, first_step)
     import torch
 
+    if spikes.is_cpu:
+        return torch.from_numpy(cpu.events(spikes.numpy(), batch, first_step))
+    size = math.prod(spikes.shape[1:]) // batch
     flat = spikes.reshape(-1).nonzero()[:, 0]
     steps, rest = flat // (batch * size), flat % (batch * size)
     return torch.stack((steps + first_step, rest // size, rest % size), dim=1)

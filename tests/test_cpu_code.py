@@ -294,6 +294,18 @@ def test_a_key_is_found_at_its_first_place(dtype: str) -> None:
             assert places(u, key, fired) == tuple(where[0] if where.size else -1 for where in wanted)
 
 
+@pytest.mark.parametrize("neurons", [1, 7, 63, 64, 65, 128, 200])
+def test_spikes_are_listed(neurons: int) -> None:
+    """Blocks of 64 neurons, and what is left at the end of a row, before the next row's spikes."""
+    generator = np.random.default_rng(9)
+    for density in (0.0, 0.03, 0.6, 1.0):
+        for steps, batch in ((0, 2), (1, 1), (5, 3)):
+            spikes = generator.random((steps, batch, neurons)) < density
+            listed = cpu.events(spikes.reshape(steps, batch, 1, neurons), batch, 10)
+            np.testing.assert_array_equal(listed, np.argwhere(spikes) + [10, 0, 0])
+            assert listed.dtype == np.int64
+
+
 @pytest.mark.parametrize("periods", ["one", "each"])
 @pytest.mark.parametrize("name", models.names())
 def test_steps_together_and_holds_over_windows_equal_single_steps(name: str, periods: str) -> None:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import sys
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -621,6 +622,9 @@ def test_blocks_that_break_the_count_are_refused() -> None:
     layer = Layer(models.LIF(threshold=1.0), (3,), backend="cpu")
     with pytest.raises(ValueError, match=r"ended after step 3, but every=2: give blocks of a multiple of 2"):
         layer.run((np.zeros((3, 1, 3)) for _ in range(2)), ("u",), every=2)
+    with pytest.raises(RuntimeError, match="broke off"):
+        layer.step(np.zeros(3))
+    layer.reset()
     with pytest.raises(ValueError, match="every"):
         layer.run(np.zeros((3, 1, 3)), ("u",), every=0)
     with pytest.raises(ValueError, match="has the shape"):
@@ -734,3 +738,18 @@ def test_a_winner_that_stands_behind_all_maps_best(backend: Backend) -> None:
     layer = Layer(models.LIF_Simple(threshold=1.0), (F, 1, 4), 1, KWTA(3, radius=1), backend)
     winners = np.asarray(layer.run(x, ("winners",)).winners)[0, 0]
     assert winners.tolist() == [[0, 0, 0], [F - 1, 0, 3], [-1, -1, -1]]
+
+
+@pytest.mark.parametrize("record", [("spikes", "packed_spikes"), ("spikes", "u", "refractory")])
+def test_records_of_pieces_are_in_memory_once(record: tuple[str, ...]) -> None:
+    layer = Layer(models.LIF(threshold=1.0), (50_000,), backend="cpu")
+    every = 10 if "u" in record else 1
+    tracemalloc.start()
+    try:
+        run = layer.run(np.full((1, 50_000), 30.0, np.float32), record, steps=1200, every=every)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = sum(run[name].nbytes for name in record)
+    assert size > 60e6
+    assert peak < size + 25e6
