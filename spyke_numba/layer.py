@@ -440,6 +440,14 @@ class Layer:
         Returns
         -------
         Recording
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            One sentence for what cannot be run; the state stays, unless it was a later block of an iterable.
+        RuntimeError
+            After a call that broke off (by an interrupt, for want of memory, at a later block): the state is then that
+            of some step, and `reset` or a state that you kept comes first.
         """
         chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
         if type(record) is not tuple:
