@@ -35,8 +35,6 @@ COMPILER = f"numba {numba.__version__} llvmlite {llvmlite.__version__} parts {_D
 INNER: dict[str, Any] = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 NO_STEPS, ONE_STEP = np.int32(0), np.int32(1)
-#: Of a neuron's last step: whether it spiked, and may win; or spiked too near to a winner.
-NOT_FIRED, FIRED, EXCLUDED = np.uint8(0), np.uint8(1), np.uint8(2)
 #: Steps in which a neuron's hold fits into a byte. A neuron without inhibition is held until a step that a byte marks,
 #: from the window's first step on; a mark that is larger than WINDOW holds to its end, and tells the step of the spike,
 #: or is BEFORE for a hold from before the window.
@@ -79,13 +77,23 @@ def address_of(context, array):
     return types.int64(array), generate
 
 
+def _row_of(context, builder, array, value, first, lo, hi):
+    # the elements from first + lo to first + hi of an array, as an array
+    row = types.Array(array.dtype, 1, "C")
+    whole = arrayobj.make_array(array)(context, builder, value)
+    item = ir.Constant(ir.IntType(64), context.get_abi_sizeof(context.get_data_type(array.dtype)))
+    result = arrayobj.make_array(row)(context, builder)
+    data = builder.gep(whole.data, [builder.add(first, lo)])
+    arrayobj.populate_array(result, data, [builder.sub(hi, lo)], [item], item, None)
+    return result._getvalue()
+
+
 @intrinsic
 def part(context, array, place, lo, hi):
     """Return the elements from lo to hi of the row at a place, which is given but for its last index.
 
     They are not counted from the end, and nothing is checked: a slice's checks take longer than a short row.
     """
-    row = types.Array(array.dtype, 1, "C")
 
     def generate(context, builder, signature, arguments):
         whole = arrayobj.make_array(array)(context, builder, arguments[0])
@@ -94,15 +102,26 @@ def part(context, array, place, lo, hi):
         first = ir.Constant(ir.IntType(64), 0)
         for index, size in zip(indices, sizes[1:], strict=True):
             first = builder.mul(builder.add(first, index), size)
-        _, _, lo, hi = arguments
-        item = ir.Constant(ir.IntType(64), context.get_abi_sizeof(context.get_data_type(array.dtype)))
-        result = arrayobj.make_array(row)(context, builder)
-        data = builder.gep(whole.data, [builder.add(first, lo)])
-        arrayobj.populate_array(result, data, [builder.sub(hi, lo)], [item], item, None)
-        return result._getvalue()
+        return _row_of(context, builder, array, arguments[0], first, *arguments[2:])
 
+    row = types.Array(array.dtype, 1, "C")
     places = types.UniTuple(types.int64, array.ndim - 1) if array.ndim > 1 else types.Tuple(())
     return row(array, places, types.int64, types.int64), generate
+
+
+@intrinsic
+def own(context, values, lo, hi):
+    """Return the part of a row that is the neurons' lo to hi, or one number as it is."""
+    varies = isinstance(values, types.Array)
+
+    def generate(context, builder, signature, arguments):
+        if not varies:
+            return arguments[0]
+        return _row_of(context, builder, values, arguments[0], ir.Constant(ir.IntType(64), 0), *arguments[1:])
+
+    return (types.Array(values.dtype, 1, "C") if varies else values)(
+        values, types.int64, types.int64
+    ), generate
 
 
 # ---- What LLVM should know
@@ -280,10 +299,10 @@ def copy(row, out):
 
 
 @njit(error_model="numpy", **INNER)
-def copy_reset(u, fired, v_reset, out):
-    """Copy potentials as they are after the reset, to one number or to each neuron's own."""
+def copy_reset(u, threshold, v_reset, out):
+    """Copy potentials as they are after the reset; threshold and reset are one number, or each neuron's own."""
     for j in range(u.size):
-        out[j] = _each(v_reset, j) if fired[j] != NOT_FIRED else u[j]
+        out[j] = _each(v_reset, j) if u[j] >= _each(threshold, j) else u[j]
 
 
 @njit(forceinline=True, **INNER)
@@ -342,21 +361,21 @@ def largest(keys, lowest):
 
 
 @njit(error_model="numpy", **INNER)
-def largest_fired(u, fired, lowest):
+def largest_fired(u, threshold, lowest):
     use_widest_vectors()
     best = lowest
     for j in range(u.size):
-        best = larger(chosen(fired[j] == FIRED, u[j], lowest), best)
+        best = larger(chosen(u[j] >= _each(threshold, j), u[j], lowest), best)
     return best
 
 
 @njit(error_model="numpy", **INNER)
-def copy_fired(u, fired, lowest, keys):
+def copy_fired(u, threshold, lowest, keys):
     for j in range(u.size):
-        keys[j] = u[j] if fired[j] == FIRED else lowest
+        keys[j] = u[j] if u[j] >= _each(threshold, j) else lowest
 
 
-def _search(flagged: bool) -> Callable[..., Any]:
+def _search(bounded: bool) -> Callable[..., Any]:
     # four vectors at a time, since a loop that stops would compare one number after the other; where those hold the
     # key, a vector at a time, and what is left at the end one by one
     def generate(context, builder, signature, arguments):
@@ -364,29 +383,27 @@ def _search(flagged: bool) -> Callable[..., Any]:
         count, item = 512 // kind.bitwidth, kind.bitwidth // 8
         keys = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
         (size,) = cgutils.unpack_tuple(builder, keys.shape)
-        word, byte, real = ir.IntType(64), ir.IntType(8), context.get_data_type(kind)
-        fired = flagged and arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data
+        word, real = ir.IntType(64), context.get_data_type(kind)
+        bounds = bounded and arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data
         wanted = {1: arguments[1], count: ir.Constant(ir.VectorType(real, count), ir.Undefined)}
         for lane in range(count):
             wanted[count] = builder.insert_element(
                 wanted[count], arguments[1], ir.Constant(ir.IntType(32), lane)
             )
 
-        def loaded(array, at, kind, lanes, align):
-            kind = kind if lanes == 1 else ir.VectorType(kind, lanes)
-            return builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=align)
+        def loaded(array, at, lanes):
+            kind = real if lanes == 1 else ir.VectorType(real, lanes)
+            return builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=item)
 
         def equal(at, lanes):
-            return builder.fcmp_ordered("==", loaded(keys.data, at, real, lanes, item), wanted[lanes])
+            return builder.fcmp_ordered("==", loaded(keys.data, at, lanes), wanted[lanes])
 
         def found(at, lanes):
-            # of those that are equal, which fired
+            # of those that are equal, which reach their own bounds
             same = equal(at, lanes)
-            if not flagged:
+            if not bounded:
                 return same
-            flags = loaded(fired, at, byte, lanes, 1)
-            one = ir.Constant(flags.type, int(FIRED) if lanes == 1 else [int(FIRED)] * lanes)
-            return builder.and_(same, builder.icmp_unsigned("==", flags, one))
+            return builder.and_(same, builder.fcmp_ordered(">=", wanted[lanes], loaded(bounds, at, lanes)))
 
         def loop(first, step, is_in):
             # a loop over places from the first one on, and its blocks: until none is left, or one is in
@@ -445,9 +462,9 @@ def first_place(context, keys, key):
 
 
 @intrinsic
-def first_fired(context, u, key, fired):
-    """Return the first place of a potential among those that fired, or -1."""
-    return types.int64(u, key, fired), _search(True)
+def first_fired(context, u, key, threshold):
+    """Return the first place of a potential that fired, or -1; the threshold is one number, or each neuron's own."""
+    return types.int64(u, key, threshold), _search(isinstance(threshold, types.Array))
 
 
 @njit(error_model="numpy", **INNER)
@@ -460,13 +477,13 @@ def enters(key, front_runners):
 
 
 @njit(error_model="numpy", **INNER)
-def find_places(u, fired, map_keys, map_places, first_map, last_map, size, least):
+def find_places(u, threshold, map_keys, map_places, first_map, last_map, size, least):
     """Find where those maps that may win have their keys, while they are in this thread's cache."""
     for f in range(first_map, last_map):
         key, lo, hi = map_keys[f], f * size, f * size + size
         if key > -np.inf:
-            own_u, own_fired = part(u, (), lo, hi), part(fired, (), lo, hi)
-            map_places[f] = first_fired(own_u, key, own_fired) if key >= least else -1
+            own_u, own_threshold = part(u, (), lo, hi), own(threshold, lo, hi)
+            map_places[f] = first_fired(own_u, key, own_threshold) if key >= least else -1
 
 
 @njit(forceinline=True, **INNER)
@@ -484,10 +501,11 @@ def look_at_blocks(map_keys, best_of_blocks, lowest):
 
 
 @njit(error_model="numpy", **INNER)
-def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size, won, lowest):
+def select(u, threshold, map_keys, map_places, best_of_blocks, left, most, radius, W, size, won, lowest):
     """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 
-    A map's key is an upper bound, made exact only for a map that reaches the front.
+    A map's key is an upper bound, made exact only for a map that reaches the front; `left` has room for what may still
+    win in one.
     """
     blocks = best_of_blocks.size
     if blocks > 1:
@@ -505,22 +523,23 @@ def select(u, fired, map_keys, map_places, best_of_blocks, most, radius, W, size
         front = lo_key + first_place(keys, best)
         place = map_places[front]
         lo, hi = front * size, front * size + size
-        own_u, own_fired = part(u, (), lo, hi), part(fired, (), lo, hi)
+        own_u, own_threshold = part(u, (), lo, hi), own(threshold, lo, hi)
         if place < 0:
-            place = first_fired(own_u, best, own_fired)
+            place = first_fired(own_u, best, own_threshold)
         row = place // W
         column = place - row * W
         allowed = True
         if radius > 0:
             for q in range(n):
-                if near(row, won[q, 1], radius) and near(column, won[q, 2], radius):
-                    allowed = False
-                    for i in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
-                        for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
-                            if own_fired[i * W + j] == FIRED:
-                                own_fired[i * W + j] = EXCLUDED
+                allowed &= not (near(row, won[q, 1], radius) and near(column, won[q, 2], radius))
         if not allowed:
-            map_keys[front], map_places[front] = largest_fired(own_u, own_fired, lowest), -1
+            copy_fired(own_u, own_threshold, lowest, left)
+            for q in range(n):
+                for i in range(max(0, won[q, 1] - radius), min(size // W, won[q, 1] + radius + 1)):
+                    for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
+                        left[i * W + j] = lowest
+            best = largest(left, lowest)
+            map_keys[front], map_places[front] = best, first_place(left, best)
         else:
             map_keys[front] = lowest
             won[n, 0] = front

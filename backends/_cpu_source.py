@@ -24,12 +24,10 @@ from numba import njit
 from spyke_numba.backends._cpu_parts import (
     BITS,
     FETCHED_LINES,
-    FIRED,
     INNER,
     LINE,
     NO_BITS,
     NO_STEPS,
-    NOT_FIRED,
     ONE_BIT,
     ONE_STEP,
     WINDOW,
@@ -76,6 +74,7 @@ from spyke_numba.backends._cpu_parts import (
 
 real = np.{dtype}
 LOWEST_KEY = real(-np.inf)
+NO_NUMBER = real(np.nan)
 '''
 
 # an explicit signature: it is compiled, or comes from the disk, when the module is loaded
@@ -126,6 +125,7 @@ while True:
     turns_b = progress + (2 + b * (owners + 2)) * LINE
     for t in range(steps):
         upcoming = min(t + 1, steps - 1)
+        reset_from = {reset_from} if t > 0 or pending > 0 else NO_NUMBER
         {next_rows}
         piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else 0
         done = 0
@@ -150,7 +150,7 @@ while True:
                     {record}
                     if size > row:
                         if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            best_place = lo - f * size + first_fired(row_u, best_of_row, row_fired)
+                            best_place = lo - f * size + first_fired(row_u, best_of_row, {threshold})
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -160,7 +160,7 @@ while True:
                     continue
                 if size == 1:
                     # a population: each neuron is a map of its own
-                    copy_fired(row_u, row_fired, lowest, part(map_keys, (b,), lo, hi))
+                    copy_fired(row_u, {threshold}, lowest, part(map_keys, (b,), lo, hi))
                     part(map_places, (b,), lo, hi)[:] = 0
                     f = end
                     continue
@@ -168,14 +168,13 @@ while True:
                     map_keys[b, g] = best
                     if end - f > 1 and best > LOWEST_KEY:
                         lo, hi = g * size, (g + 1) * size
-                        u_of_map, fired_of_map = part(g_u, (b,), lo, hi), part(fired, (b,), lo, hi)
-                        map_keys[b, g] = largest_fired(u_of_map, fired_of_map, lowest)
+                        map_keys[b, g] = largest_fired(part(g_u, (b,), lo, hi), {threshold}, lowest)
                     if prune:
                         enters(map_keys[b, g], front_runners)
                 f = end
             if 1 < size <= row:
                 maps_of_piece = map_keys[b], map_places[b], first_map, last_map
-                find_places(g_u[b], fired[b], *maps_of_piece, size, front_runners[0])
+                find_places(g_u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
             done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
         concludes = owners == 0 or (done > 0 and completes(turns_b, t, owners, done, pieces))
@@ -187,7 +186,8 @@ while True:
             fetch(address_of(map_keys[b]))
             fetch(address_of(map_places[b]))
         maps_of_sample = map_keys[b], map_places[b], best_of_blocks_of[me]
-        n = select(g_u[b], fired[b], *maps_of_sample, most, radius, W, size, won[b], lowest)
+        left = part(left_of, (me,), 0, size)
+        n = select(g_u[b], {thresholds}, *maps_of_sample, left, most, radius, W, size, won[b], lowest)
         # where periods differ, sets that winners share take the longest, whatever they were held for before
         for again in range({passes}):
             for q in range(n):
@@ -412,7 +412,6 @@ class ModuleSource:
         program, steps = self.program, range(times)
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
         arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
-        arguments += ["row_fired"] if program.inhibition is not None else []
         arguments += ["row_r"] if counters in ("own", "until", "shared") else []
         arguments += [f"row_out_{name}{i}" for i in steps for name in program.records]
         arguments += [f"row_p_{constant}" for constant in program.arrays]
@@ -421,6 +420,7 @@ class ModuleSource:
         arguments += ["now0", "row_period"] if counters == "until" else []
         # not as a constant: LLVM would merge the choice of the key with the maximum, and then find no maximum
         arguments += ["lowest"] if competes else []
+        arguments += ["reset_from"] if program.inhibition is not None else []
         before = ["best = lowest"] if competes else []
         body = [f"s_{state} = row_{state}[j]" for state in program.states]
         body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
@@ -430,7 +430,13 @@ class ModuleSource:
             body.append("s_u = p_resting_potential")
             body += ["s_u = where(s_u < p_floor, p_floor, s_u)"] if program.floor else []
         elif program.inhibition is not None:
-            body.append("s_u = chosen(row_fired[j] != NOT_FIRED, p_v_reset, s_u)")
+            # whoever crossed the threshold in the last step still stands there
+            crossed = (
+                "(s_u >= p_threshold) & (s_u >= reset_from)"
+                if self.varies("threshold")
+                else "s_u >= reset_from"
+            )
+            body.append(f"s_u = chosen({crossed}, p_v_reset, s_u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
             if counters == "until":
@@ -450,10 +456,8 @@ class ModuleSource:
         body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
             # the potential is the key of a neuron that spiked, and is reset by the next step
-            body += ["row_u[j] = new_u", "row_fired[j] = spiked"]
+            body.append("row_u[j] = new_u")
             body.append("best = larger(chosen(spiked, new_u, lowest), best)")
-        elif program.inhibition is not None and not at_rest:
-            body.append("row_fired[j] = NOT_FIRED")
         body += [f"interleaved({INTERLEAVED})"] if counters != "held" else []
         inner = f"{name}_block" if fetching else name
         lines = [_JIT_MAP if competes else _JIT_ROW, f"def {inner}({', '.join(arguments)}):"]
@@ -483,7 +487,6 @@ class ModuleSource:
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
         rows = {f"x{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
         rows |= {f"row_{state}": f"part(g_{state}, (b,), lo, hi)" for state in program.states}
-        rows |= {"row_fired": "part(fired, (b,), lo, hi)"} if program.inhibition is not None else {}
         counted = {
             "own": "part(g_r, (b,), lo, hi)",
             "until": "part(marks, (), 0, hi - lo)",
@@ -508,6 +511,7 @@ class ModuleSource:
                 "part(byte_periods, (), lo, hi)" if self.varying_period else "byte_periods",
             ]
         arguments += ["lowest"] if counters != "held" and program.inhibition is not None else []
+        arguments += ["reset_from"] if program.inhibition is not None else []
         if fetching:
             row_at = f"x_at + (((t & steps_given) * B + b) * N + lo) * {self.item}"
             arguments += [*([row_at] if counters == "free" else []), "next_at", "ahead"]
@@ -528,11 +532,14 @@ class ModuleSource:
         """Whether some maps of a sample may be held, and need no input, while others do."""
         return self.counters == "free" and self.program.inhibition == "feature"
 
-    @property
-    def v_reset(self) -> str:
-        """The potential after a spike: a number, or the own ones of the neurons lo to hi."""
-        arrays = self.program.arrays
-        return f"part(arrays, ({arrays.index('v_reset')},), lo, hi)" if "v_reset" in arrays else "p_v_reset"
+    def varies(self, name: str) -> bool:
+        """Whether each neuron has its own value of a constant."""
+        return name in self.program.arrays
+
+    def own(self, name: str, lo: str = "lo", hi: str = "hi") -> str:
+        """Return a constant of the neurons lo to hi: a number, or a row of their own ones."""
+        row = f"part(arrays, ({self.program.arrays.index(name)},), {lo}, {hi})" if self.varies(name) else ""
+        return row or f"p_{name}"
 
     def end_window(self, step: str, out: str) -> str:
         # a call of what turns marks into counters
@@ -545,7 +552,8 @@ class ModuleSource:
         for state in self.program.states:
             copied = f"copy(part(g_{state}, (b,), lo, hi), part(out_{state}, (t, b), lo, hi))"
             if state == "u" and self.program.inhibition is not None:
-                copied = f"copy_reset(row_u, row_fired, {self.v_reset}, part(out_u, (t, b), lo, hi))"
+                rows = f"row_u, {self.own('threshold')}, {self.own('v_reset')}"
+                copied = f"copy_reset({rows}, part(out_u, (t, b), lo, hi))"
             lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
         if self.program.inhibition is None:
             out = "part(out_refractory, (t, b), lo, hi)"
@@ -579,15 +587,15 @@ class ModuleSource:
         integers = (
             "k most radius H W group row pieces owners slots most_winners most_maps blocks longest fetches"
         )
-        table.update(dict.fromkeys(integers.split()))
+        table.update(dict.fromkeys([*integers.split(), "pending", "longest_left"]))
         table.update(steps_of_winners=None, winners="np.int32, (steps_of_winners, B, k, 3)")
-        table.update(lowest_key="real, (1,)", won="np.int32, (B, most_winners, 3)", fired="np.uint8, (B, N)")
+        table.update(lowest_key="real, (1,)", won="np.int32, (B, most_winners, 3)")
         table.update(dict.fromkeys(["rest_from"] * (self.counters == "free"), "np.int32, (B, sets)"))
         table.update(dict.fromkeys(["step_ahead"] * self.leaves_maps_out))
         table.update(map_keys="real, (B, most_maps)", map_places="np.int32, (B, most_maps)")
         # what a thread has for itself; memory that numba manages would have its references counted at every map
         table.update(front_runners_of="real, (slots, most_winners)", held_of="np.uint8, (slots, longest)")
-        table.update(best_of_blocks_of="real, (slots, blocks)")
+        table.update(best_of_blocks_of="real, (slots, blocks)", left_of="real, (slots, longest_left)")
         return table
 
     def head(self) -> list[str]:
@@ -691,6 +699,9 @@ class ModuleSource:
             _COMPETING,
             **blocks,
             record=self.copies(),
+            reset_from=["LOWEST_KEY" if self.varies("threshold") else "p_threshold"],
+            threshold=[self.own("threshold")],
+            thresholds=[self.own("threshold", "0", "N")],
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],
             passes=["2" if self.varying_period else "1"],

@@ -101,6 +101,7 @@ class _CpuKernel:
         self._written = source.bytes_written
         self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
         self._x = self._table.index("x")
+        self._pending = self._table.index("pending") if "pending" in self._table else None
 
     def run(self, launch: Launch) -> None:
         prepared = launch.prepared
@@ -112,10 +113,14 @@ class _CpuKernel:
         for i, name in asked:
             table[i] = BUFFERS.address(outputs[name])
         progress[:] = 0
+        if self._pending is not None:
+            table[self._pending] = launch.scratch.get("pending", 0)
         if threads == 1:
             self._kernel.run(table_at, 0)
         else:
             TEAMS.run(self._kernel, table_at, threads, ended)
+        if self._pending is not None:
+            launch.scratch["pending"] = 1
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
@@ -157,7 +162,7 @@ class _CpuKernel:
             item = np.dtype(program.dtype).itemsize
             per_step = B * N * (0 if launch.constant_input else item)
             per_step += sum(B * N * size for name, size in self._written.items() if name in launch.outputs)
-            share = N // max(owners, 1) * (item * len(program.states) + 1)
+            share = N // max(owners, 1) * item * len(program.states)
             values.update(fetches=int(launch.steps * per_step >= FETCHED and share <= LARGEST_STATE))
             values.update(step_ahead=int(most * FEW_WINNERS <= F))
             pieces = min(F, owners * max(1, round(N / (owners * PIECE)))) if owners else 1
@@ -170,7 +175,7 @@ class _CpuKernel:
                 if "rest_from" not in launch.scratch:
                     launch.scratch["rest_from"] = np.ones(launch.refractory.shape, np.int32)
                 values.update(rest_from=launch.scratch["rest_from"])
-            values.update(fired=self._fired(launch), lowest_key=np.full(1, -np.inf, program.dtype))
+            values.update(pending=0, lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
         counts = B * (owners + 2) if owners else threads
         progress = aligned((2 + counts, LINE // 8), "int64")
@@ -183,34 +188,34 @@ class _CpuKernel:
         table = np.array(numbers, np.int64)
         return table, address(table), asked, threads, progress, address(progress) + LINE, entries
 
-    def _fired(self, launch: Launch) -> np.ndarray:
-        """Return what each neuron did in the layer's last step: where it is not 0, the potential is to be reset."""
-        if "fired" not in launch.scratch:
-            launch.scratch["fired"] = np.zeros(launch.states[0].shape, np.uint8)
-        return launch.scratch["fired"]
-
-    def _v_reset(self, launch: Launch) -> Any:
+    def _own(self, launch: Launch, name: str) -> Any:
+        """Return a constant: a number, or each neuron's own."""
         program = self.program
-        if "v_reset" in program.arrays:
-            return launch.arrays[program.arrays.index("v_reset")]
-        return launch.scalars[program.scalars.index("v_reset")]
+        if name in program.arrays:
+            return launch.arrays[program.arrays.index(name)]
+        return launch.scalars[program.scalars.index(name)]
+
+    def _crossed(self, launch: Launch) -> np.ndarray:
+        """Return which potentials crossed the threshold in the last step, and wait there for the next one."""
+        pending = bool(launch.scratch.get("pending", 0))
+        return (launch.states[0] >= self._own(launch, "threshold")) & pending
 
     def settle(self, launch: Launch) -> None:
         """Reset the potentials that wait for the next step."""
-        np.copyto(launch.states[0], self._v_reset(launch), where=self._fired(launch) != 0)
+        np.copyto(launch.states[0], self._own(launch, "v_reset"), where=self._crossed(launch))
         self.forget(launch)
 
     def forget(self, launch: Launch) -> None:
         """Reset no potential, neither now nor in the next step."""
-        self._fired(launch)[...] = 0
+        launch.scratch["pending"] = 0
 
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials as they are after the reset."""
-        return np.where(self._fired(launch) != 0, self._v_reset(launch), launch.states[0])
+        return np.where(self._crossed(launch), self._own(launch, "v_reset"), launch.states[0])
 
     def thresholded(self, launch: Launch) -> np.ndarray:
         """Return the potentials that wait for their reset, and 0 elsewhere."""
-        return np.where(self._fired(launch) != 0, launch.states[0], launch.states[0].dtype.type(0))
+        return np.where(self._crossed(launch), launch.states[0], launch.states[0].dtype.type(0))
 
     def _scratch(self, launch: Launch, B: int, N: int, F: int, slots: int) -> dict[str, Any]:
         assert launch.winners is not None
@@ -218,10 +223,13 @@ class _CpuKernel:
         dtype = self.program.dtype
         # the counters of a group's neurons, where sets have them
         longest = max(N // F, GROUP) if self.program.compact else 0
-        key = ("kwta", most, slots, longest)
+        # what may still win in a map, where winners take others out of the competition
+        longest_left = N // F if launch.winners.radius > 0 else 0
+        key = ("kwta", most, slots, longest, longest_left)
         if key not in launch.scratch:
             # rows of whole lines: threads that write into one line would wait for each other
             most_winners, most_maps, longest = _in_lines(most, 4), _in_lines(F, 4), _in_lines(longest, 1)
+            longest_left = _in_lines(longest_left, 4)
             map_keys, blocks = aligned((B, most_maps), dtype), -(-most_maps // _keys_of_block())
             # those of no map never win
             map_keys[...] = -np.inf
@@ -237,6 +245,8 @@ class _CpuKernel:
                 "best_of_blocks_of": aligned((slots, blocks), dtype),
                 "longest": longest,
                 "held_of": aligned((slots, longest), "uint8"),
+                "longest_left": longest_left,
+                "left_of": aligned((slots, longest_left), dtype),
             }
         return launch.scratch[key]
 

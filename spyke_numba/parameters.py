@@ -157,20 +157,9 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int, dtype: str = "flo
         if values[name] is not None:
             values[name] = _shaped(spec.name, name, values[name], shape)
             check_values(spec.name, name, parameter, values[name])
-    if np.any(values["threshold"] <= values["resting_potential"]):
-        raise ValueError(
-            f"threshold {_show(values['threshold'])} of {spec.name} is not above resting_potential "
-            f"{_show(values['resting_potential'])}: raise the threshold or lower the resting potential"
-        )
-    with np.errstate(over="ignore"):
-        threshold, rest = (
-            np.asarray(values[name]).astype(dtype) for name in ("threshold", "resting_potential")
-        )
-    if np.any(threshold <= rest):
-        raise ValueError(
-            f"threshold {_show(values['threshold'])} of {spec.name} is equal to resting_potential in {dtype}: "
-            "raise the threshold, lower the resting potential or use float64"
-        )
+    _check_order(spec.name, values, "resting_potential", dtype, "lower the resting potential")
+    if values.get("floor") is not None:
+        _check_order(spec.name, values, "floor", dtype, "lower the floor")
     for requirement in spec.requires:
         if not np.all(call_by_name(requirement.holds, values)):
             shown = ", ".join(f"{name} = {_show(values[name])}" for name in sorted(_needs(requirement.holds)))
@@ -192,6 +181,23 @@ def resolve(neuron: Neuron, shape: tuple[int, ...], seed: int, dtype: str = "flo
             source = f"check {listing(_needs(spec.derived[name]))}, from which it is computed"
             _check_cast(f"{name} of {spec.name}", value, dtype, source)
     return values
+
+
+def _check_order(model: str, values: Mapping[str, Any], lower: str, dtype: str, advice: str) -> None:
+    # a neuron that is held stands at rest, or at its floor, and must not be at the threshold
+    threshold, low = values["threshold"], values[lower]
+    if np.any(threshold <= low):
+        raise ValueError(
+            f"threshold {_show(threshold)} of {model} is not above {lower} {_show(low)}: "
+            f"raise the threshold or {advice}"
+        )
+    with np.errstate(over="ignore"):
+        equal = np.asarray(threshold).astype(dtype) <= np.asarray(low).astype(dtype)
+    if np.any(equal):
+        raise ValueError(
+            f"threshold {_show(threshold)} of {model} is equal to {lower} in {dtype}: "
+            f"raise the threshold, {advice} or use float64"
+        )
 
 
 def _check_cast(what: str, value: Any, dtype: str, advice: str, above: float | None = None) -> None:

@@ -21,7 +21,6 @@ from cases import assert_same, neuron_of
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
 from spyke_numba.backends import cpu
 from spyke_numba.backends._cpu_parts import (
-    FIRED,
     WINDOW,
     atomic_add,
     atomic_load,
@@ -278,20 +277,22 @@ def test_maps_in_groups_equal_maps_alone(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_key_is_found_at_its_first_place(dtype: str) -> None:
-    """Among vectors and what is left at the end of them; where the key stands without a spike, the search goes on."""
+    """Among vectors and what is left at the end of them; where a threshold is above the key, the search goes on."""
 
     @numba.njit
-    def places(u, key, fired):
-        return first_place(u, key), first_fired(u, key, fired)
+    def places(u, key, threshold):
+        return first_place(u, key), first_fired(u, key, threshold)
 
     generator = np.random.default_rng(6)
     for size in range(150):
         for values in (3, 40, 1000):
             u = generator.integers(0, values, size).astype(dtype)
-            fired = generator.integers(0, 3, size).astype(np.uint8)
+            threshold = generator.integers(0, values, size).astype(dtype)
             key = u.dtype.type(generator.integers(0, values))
-            wanted = [np.flatnonzero(where) for where in (u == key, (u == key) & (fired == FIRED))]
-            assert places(u, key, fired) == tuple(where[0] if where.size else -1 for where in wanted)
+            wanted = [np.flatnonzero(where) for where in (u == key, (u == key) & (key >= threshold))]
+            assert places(u, key, threshold) == tuple(where[0] if where.size else -1 for where in wanted)
+            # one threshold of all is below every key that is looked for
+            assert places(u, key, key) == (places(u, key, threshold)[0],) * 2
 
 
 @pytest.mark.parametrize("neurons", [1, 7, 63, 64, 65, 128, 200])

@@ -275,6 +275,37 @@ def test_a_call_that_breaks_off_is_not_gone_on_from(
     assert_same(adex(backend).run(x, EVERYTHING), layer.run(x, EVERYTHING))
 
 
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize("change", ["initial", "state", "threshold", "scope", "none"])
+def test_a_potential_above_the_threshold_is_reset_only_where_it_spiked(
+    backend: Backend, varying: bool, change: str
+) -> None:
+    """A spike's potential may wait in the state for its reset, and others that stand there as high may not."""
+    threshold = np.linspace(0.8, 1.2, 60).reshape(SHAPE) if varying else 1.0
+    x = np.random.default_rng(4).uniform(-1, 2, (12, 2, *SHAPE))
+    runs = []
+    for kind in (backend, "torch"):
+        given = {"threshold": threshold, "resting_potential": -1.0, "v_reset": -0.5, "tau_rc": 0.004}
+        neuron = models.LIF_Simple(**given, refractory_timesteps=1)
+        initial = {"u": 1.5} if change == "initial" else None
+        layer = Layer(neuron, SHAPE, 2, KWTA(1), kind, "float64", initial=initial)
+        first = layer.run(x, ("spikes", "u", "winners"))
+        if change == "state":
+            layer.state = {**layer.state, "u": np.where(x[0] > 0, 1.5, 0.0)}
+        elif change == "threshold":
+            layer.set(threshold=threshold - 0.5)
+        elif change == "scope":
+            layer.inhibition = KWTA(2, "location", radius=1)
+        last = first.u[-1]
+        assert ((last > np.max(threshold) - 0.5) & (last < np.min(threshold))).any()
+        second = layer.run(x, ("spikes", "u", "winners"))
+        assert first.spikes.any()
+        assert (second.u < first.u.max()).any()
+        runs.append([first, second, Recording(dict(layer.state))])
+    for own, other in zip(*runs, strict=True):
+        assert_same(own, other)
+
+
 def test_state_copies_are_the_users(backend: Backend) -> None:
     layer = adex(backend)
     state = layer.state

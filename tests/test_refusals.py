@@ -385,6 +385,16 @@ def test_a_wrong_state_says_what_to_do(state: Any, error: type[Exception], sente
             "raise the threshold, lower the resting potential or use float64",
         ),
         (
+            lambda: lif(neuron=models.LIF(threshold=[3, 1, 2, 4], floor=[0, 1, 0, 0])),
+            ValueError,
+            "threshold 1..4 of LIF is not above floor 0..1: raise the threshold or lower the floor",
+        ),
+        (
+            lambda: lif(neuron=models.LIF(threshold=1 + 1e-9, floor=1.0)),
+            ValueError,
+            "threshold 1 of LIF is equal to floor in float32: raise the threshold, lower the floor or use float64",
+        ),
+        (
             lambda: lif(neuron=models.LIF_Simple(threshold=[1, 1e39, 1, 1])),
             ValueError,
             "threshold of LIF_Simple is 1e+39, which is inf in float32: give a number that it holds, or use float64",
