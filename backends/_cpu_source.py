@@ -431,12 +431,8 @@ class ModuleSource:
             body += ["s_u = where(s_u < p_floor, p_floor, s_u)"] if program.floor else []
         elif program.inhibition is not None:
             # whoever crossed the threshold in the last step still stands there
-            crossed = (
-                "(s_u >= p_threshold) & (s_u >= reset_from)"
-                if self.varies("threshold")
-                else "s_u >= reset_from"
-            )
-            body.append(f"s_u = chosen({crossed}, p_v_reset, s_u)")
+            own_threshold = "(s_u >= p_threshold) & " if self.varies("threshold") else ""
+            body.append(f"s_u = chosen({own_threshold}(s_u >= reset_from), p_v_reset, s_u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
             if counters == "until":
@@ -538,8 +534,9 @@ class ModuleSource:
 
     def own(self, name: str, lo: str = "lo", hi: str = "hi") -> str:
         """Return a constant of the neurons lo to hi: a number, or a row of their own ones."""
-        row = f"part(arrays, ({self.program.arrays.index(name)},), {lo}, {hi})" if self.varies(name) else ""
-        return row or f"p_{name}"
+        if not self.varies(name):
+            return f"p_{name}"
+        return f"part(arrays, ({self.program.arrays.index(name)},), {lo}, {hi})"
 
     def end_window(self, step: str, out: str) -> str:
         # a call of what turns marks into counters
