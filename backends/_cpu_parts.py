@@ -21,7 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from spyke_numba.backends._threads import LINE
@@ -278,18 +278,41 @@ larger = _extreme(">")
 smaller = _extreme("<")
 
 
+def _bound(relation: str) -> Any:
+    # of two integers; numba's own would be compiled for each pair of types, literals being types of their own
+    def bound(context, a, b):
+        kinds = types.unliteral(a), types.unliteral(b)
+        kind = kinds[0] if kinds[0] == kinds[1] else types.int64
+
+        def generate(context, builder, signature, arguments):
+            pairs = zip(arguments, signature.args, strict=True)
+            first, second = (context.cast(builder, value, own, kind) for value, own in pairs)
+            return builder.select(builder.icmp_signed(relation, first, second), first, second)
+
+        return kind(*kinds), generate
+
+    return intrinsic(bound)
+
+
+min = _bound("<")
+max = _bound(">")
+
+
 # ---- Rows
 
 
-def _each(values, j):
-    raise NotImplementedError("only compiled")
+@intrinsic
+def each(context, values, j):
+    """Return the number at a place of a row, or one number as it is."""
+    varies = isinstance(values, types.Array)
 
+    def generate(context, builder, signature, arguments):
+        if not varies:
+            return arguments[0]
+        data = arrayobj.make_array(values)(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
 
-@overload(_each, jit_options=INNER)
-def _compiled_each(values, j):
-    if isinstance(values, types.Array):
-        return lambda values, j: values[j]
-    return lambda values, j: values
+    return (values.dtype if varies else values)(values, types.int64), generate
 
 
 @njit(**INNER)
@@ -302,7 +325,7 @@ def copy(row, out):
 def copy_reset(u, threshold, v_reset, out):
     """Copy potentials as they are after the reset; threshold and reset are one number, or each neuron's own."""
     for j in range(u.size):
-        out[j] = _each(v_reset, j) if u[j] >= _each(threshold, j) else u[j]
+        out[j] = each(v_reset, j) if u[j] >= each(threshold, j) else u[j]
 
 
 @njit(forceinline=True, **INNER)
@@ -325,7 +348,7 @@ def end_window(marks, n, periods, before, r):
     for j in range(marks.size):
         m = np.int32(marks[j])
         within = max(np.int32(m - n), NO_STEPS)
-        beyond = np.int32(before[j] - n) if m == BEFORE else np.int32(_each(periods, j) + m - WINDOW - n)
+        beyond = np.int32(before[j] - n) if m == BEFORE else np.int32(each(periods, j) + m - WINDOW - n)
         r[j] = within if m <= WINDOW else beyond
 
 
@@ -365,14 +388,14 @@ def largest_fired(u, threshold, lowest):
     use_widest_vectors()
     best = lowest
     for j in range(u.size):
-        best = larger(chosen(u[j] >= _each(threshold, j), u[j], lowest), best)
+        best = larger(chosen(u[j] >= each(threshold, j), u[j], lowest), best)
     return best
 
 
 @njit(error_model="numpy", **INNER)
 def copy_fired(u, threshold, lowest, keys):
     for j in range(u.size):
-        keys[j] = u[j] if u[j] >= _each(threshold, j) else lowest
+        keys[j] = u[j] if u[j] >= each(threshold, j) else lowest
 
 
 def _search(bounded: bool) -> Callable[..., Any]:
@@ -486,11 +509,6 @@ def find_places(u, threshold, map_keys, map_places, first_map, last_map, size, l
             map_places[f] = first_fired(own_u, key, own_threshold) if key >= least else -1
 
 
-@njit(forceinline=True, **INNER)
-def near(a, b, radius):
-    return a - b <= radius and b - a <= radius
-
-
 @njit(error_model="numpy", **INNER)
 def look_at_blocks(map_keys, best_of_blocks, lowest):
     """Find the largest key of each block."""
@@ -531,7 +549,8 @@ def select(u, threshold, map_keys, map_places, best_of_blocks, left, most, radiu
         allowed = True
         if radius > 0:
             for q in range(n):
-                allowed &= not (near(row, won[q, 1], radius) and near(column, won[q, 2], radius))
+                down, right = row - won[q, 1], column - won[q, 2]
+                allowed &= max(down, -down) > radius or max(right, -right) > radius
         if not allowed:
             copy_fired(own_u, own_threshold, lowest, left)
             for q in range(n):
@@ -712,14 +731,3 @@ def claim(turns, t, me, owners, pieces):
                 return lo + taken - t * (hi - lo)
             taken = atomic_load(turns + owner * LINE)
     return -1
-
-
-@njit(**INNER)
-def completes(turns, t, owners, done, pieces):
-    """Count pieces as done, and return whether they were the last of step t."""
-    return atomic_add(turns + owners * LINE, done) + done == (t + 1) * pieces
-
-
-@njit(**INNER)
-def next_step(turns, owners):
-    atomic_add(turns + (owners + 1) * LINE, 1)

@@ -39,7 +39,6 @@ from spyke_numba.backends._cpu_parts import (
     bits_of,
     chosen,
     claim,
-    completes,
     copy,
     copy_fired,
     copy_reset,
@@ -60,7 +59,8 @@ from spyke_numba.backends._cpu_parts import (
     lowest_bit,
     mantissa,
     mark_of,
-    next_step,
+    max,
+    min,
     part,
     remaining,
     rint,
@@ -177,7 +177,10 @@ while True:
                 find_places(g_u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
             done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
-        concludes = owners == 0 or (done > 0 and completes(turns_b, t, owners, done, pieces))
+        concludes = owners == 0
+        if owners > 0 and done > 0:
+            # whoever adds the step's last pieces
+            concludes = atomic_add(turns_b + owners * LINE, done) + done == (t + 1) * pieces
         if not concludes:
             wait_until(turns_b + (owners + 1) * LINE, t + 1)
             continue
@@ -206,7 +209,7 @@ while True:
             {counters}
         {settle}
         if owners > 0:
-            next_step(turns_b, owners)
+            atomic_add(turns_b + (owners + 1) * LINE, 1)
 """
 
 #: The input that is on its way while a row is advanced, where no map is left out: the same row's in the next step.
