@@ -68,7 +68,10 @@ class Launch:
         The layer's own, for memory that its kernels can use again at the next call, and what one step leaves for the
         next; the layer empties it when its state or constants become others.
     prepared : object
-        The kernel's own, None at first: what it can keep while only `x` and `outputs` change, as they do at each call.
+        The kernel's own, None at first: what it can keep while only `x`, `outputs` and `unsettled` change, as they do
+        at each call.
+    unsettled : bool
+        For a `LazyKernel`: whether the last step's potentials wait for their reset.
     """
 
     x: Any
@@ -84,6 +87,7 @@ class Launch:
     threads: int
     scratch: dict[Any, Any]
     prepared: Any = None
+    unsettled: bool = False
 
 
 class Kernel(Protocol):
@@ -101,9 +105,6 @@ class LazyKernel(Kernel, Protocol):
 
     def settle(self, launch: Launch) -> None:
         """Reset them now, since what comes next will not."""
-
-    def forget(self, launch: Launch) -> None:
-        """Reset nothing: all potentials are about to be set."""
 
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials (B, N) after the reset, on the host; the state stays."""

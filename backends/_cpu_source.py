@@ -412,14 +412,9 @@ class ModuleSource:
     ) -> list[str]:
         # a function that advances the neurons of one row by one step, or by so many before it goes to the next, and
         # may ask for input on the way
-        program, steps = self.program, range(times)
+        program, steps, rows = self.program, range(times), list(self.rows(counters, times))
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
-        arguments = [f"x{i}" for i in steps] + [f"row_{state}" for state in program.states]
-        arguments += ["row_r"] if counters in ("own", "until", "shared") else []
-        arguments += [f"row_out_{name}{i}" for i in steps for name in program.records]
-        arguments += [f"row_p_{constant}" for constant in program.arrays]
-        rows = list(arguments)
-        arguments += self.scalars
+        arguments = [*rows, *self.scalars]
         arguments += ["now0", "row_period"] if counters == "until" else []
         # not as a constant: LLVM would merge the choice of the key with the maximum, and then find no maximum
         arguments += ["lowest"] if competes else []

@@ -114,13 +114,11 @@ class _CpuKernel:
             table[i] = BUFFERS.address(outputs[name])
         progress[:] = 0
         if self._pending is not None:
-            table[self._pending] = launch.scratch.get("pending", 0)
+            table[self._pending] = launch.unsettled
         if threads == 1:
             self._kernel.run(table_at, 0)
         else:
             TEAMS.run(self._kernel, table_at, threads, ended)
-        if self._pending is not None:
-            launch.scratch["pending"] = 1
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
@@ -197,17 +195,11 @@ class _CpuKernel:
 
     def _crossed(self, launch: Launch) -> np.ndarray:
         """Return which potentials crossed the threshold in the last step, and wait there for the next one."""
-        pending = bool(launch.scratch.get("pending", 0))
-        return (launch.states[0] >= self._own(launch, "threshold")) & pending
+        return launch.states[0] >= self._own(launch, "threshold")
 
     def settle(self, launch: Launch) -> None:
         """Reset the potentials that wait for the next step."""
         np.copyto(launch.states[0], self._own(launch, "v_reset"), where=self._crossed(launch))
-        self.forget(launch)
-
-    def forget(self, launch: Launch) -> None:
-        """Reset no potential, neither now nor in the next step."""
-        launch.scratch["pending"] = 0
 
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials as they are after the reset."""

@@ -348,9 +348,6 @@ class _TorchKernel:
     def settle(self, launch: Launch) -> None:
         """Do nothing: a spike's reset is part of its step."""
 
-    def forget(self, launch: Launch) -> None:
-        """Do nothing."""
-
     def settled(self, launch: Launch) -> np.ndarray:
         """Return the potentials as they are."""
         return launch.states[0].cpu().numpy()

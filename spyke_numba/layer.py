@@ -370,10 +370,7 @@ class Layer:
                 self._states = None
             elif self._states is not None:
                 # in place: what kernels know of the state stays true
-                if self._unsettled is not None:
-                    kernel, launch = self._unsettled
-                    kernel.forget(launch)
-                    self._unsettled = None
+                self._unsettled = None
                 for array, value in zip(self._states, self._initial_states(), strict=True):
                     self._backend.fill(array, value)
                 self._backend.fill(self._refractory, np.zeros((), np.int32))
@@ -767,6 +764,7 @@ class Layer:
                 if plan.scope is None:
                     self._settle()
                 elif backend.lazy:
+                    launch.unsettled = self._unsettled is not None
                     self._unsettled = plan.bound  # type: ignore[assignment]
                 launch.x, launch.outputs = native, outputs
                 self._broken_off = True
