@@ -267,6 +267,7 @@ class CpuBackend:
     name = "cpu"
     compact = True
     lazy = True
+    any_order = True
     emits = ("source", "llvm", "asm")
 
     def unavailable(self) -> str | None:

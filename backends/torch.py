@@ -559,6 +559,7 @@ class TorchBackend:
 
     compact = False
     lazy = True
+    any_order = True
     emits = ("source",)
 
     def __init__(self, compiled: bool = False):

@@ -83,6 +83,8 @@ class Program:
         The constants that differ from neuron to neuron.
     records : tuple of str
         Which of `RECORDS` the step writes.
+    exact_order : bool
+        Whether winners are chosen by their potentials; else by what SpykeTorch makes of them, see `KWTA`.
     """
 
     spec: NeuronSpec
@@ -92,6 +94,7 @@ class Program:
     floor: bool = False
     varying: frozenset[str] = field(default_factory=frozenset)
     records: tuple[str, ...] = ("spikes",)
+    exact_order: bool = True
 
     @classmethod
     def of(
@@ -138,7 +141,8 @@ class Program:
     def label(self) -> str:
         """A short name for files and messages."""
         parts = [self.spec.name.lower(), self.dtype, self.inhibition or "free"]
-        return "_".join(parts + (["varying"] if self.varying else []))
+        parts += ["varying"] if self.varying else []
+        return "_".join(parts + ([] if self.exact_order else ["rounded"]))
 
 
 class Writer:
