@@ -398,11 +398,32 @@ def copy_fired(u, threshold, lowest, keys):
         keys[j] = u[j] if u[j] >= each(threshold, j) else lowest
 
 
+def _ranked(builder, x, amplitude, term):
+    # SpykeTorch's sum for a potential or a vector of them, as `KWTA` defines it, of the amplitude and its product with
+    # the largest potential
+    one, suffix = x.type, ""
+    if isinstance(x.type, ir.VectorType):
+        one, suffix = x.type.element, f"v{x.type.count}"
+    least = float(-np.finfo(np.float32 if isinstance(one, ir.FloatType) else np.float64).max)
+    least = ir.Constant(x.type, [least] * x.type.count if suffix else least)
+    # llvmlite's own multiply-add is of numbers alone
+    of_three = ir.FunctionType(x.type, [x.type] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, of_three, f"llvm.fma.{suffix}{one.intrinsic_name}")
+    total = builder.call(fused, [amplitude, term, builder.fmul(amplitude, x)])
+    return builder.select(builder.fcmp_ordered(">", total, least), total, least)
+
+
+@intrinsic
+def ranked(context, x, amplitude, term):
+    """Return what SpykeTorch orders a potential by: the spikes' amplitude, and its product with the largest one."""
+    return x(x, x, x), lambda context, builder, signature, arguments: _ranked(builder, *arguments)
+
+
 def _search(bound: int | None = None, order: int | None = None) -> Callable[..., Any]:
     # four vectors at a time, since a loop that stops would compare one number after the other; where those hold the
     # key, a vector at a time, and what is left at the end one by one. `bound` and `order` are places among the
-    # arguments: of what a potential must reach, and of the amplitude and the largest potential that SpykeTorch's order
-    # takes; what ties with the key in that order is found, too
+    # arguments: of what a potential must reach, and of the amplitude and the largest potential of SpykeTorch's order,
+    # in which others may tie with the key
     def generate(context, builder, signature, arguments):
         kind = signature.args[0].dtype
         count, item = 512 // kind.bitwidth, kind.bitwidth // 8
@@ -419,39 +440,33 @@ def _search(bound: int | None = None, order: int | None = None) -> Callable[...,
         varies = bound is not None and isinstance(signature.args[bound], types.Array)
         if varies:
             bounds = arrayobj.make_array(signature.args[bound])(context, builder, arguments[bound]).data
+        elif order is not None:
+            # without a bound, all but minus infinity
+            least = ir.Constant(real, -float(np.finfo(kind.name).max))
+            bound_of_all = by_lanes(least if bound is None else arguments[bound])
+        key = arguments[1]
         if order is not None:
-            smallest = ir.Constant(real, -float(np.finfo(kind.name).max))
-            # minus infinity cannot win
-            alike = by_lanes(smallest if bound is None else arguments[bound]) if not varies else {}
-            least, amplitude = by_lanes(smallest), by_lanes(arguments[order])
-            term = by_lanes(builder.fmul(arguments[order], arguments[order + 1]))
-
-        def ranked(x, lanes):
-            if order is None:
-                return x
-            product = builder.fmul(amplitude[lanes], x)
-            # llvmlite's own is for numbers alone
-            name = f"llvm.fma.v{lanes}f{kind.bitwidth}" if lanes > 1 else f"llvm.fma.f{kind.bitwidth}"
-            of_three = ir.FunctionType(x.type, [x.type] * 3)
-            function = cgutils.get_or_insert_function(builder.module, of_three, name)
-            total = builder.call(function, [amplitude[lanes], term[lanes], product])
-            return builder.select(builder.fcmp_ordered(">", total, least[lanes]), total, least[lanes])
-
-        wanted = by_lanes(ranked(arguments[1], 1))
+            amplitude, top = arguments[order : order + 2]
+            amplitudes, terms = by_lanes(amplitude), by_lanes(builder.fmul(amplitude, top))
+            key = _ranked(builder, key, amplitude, terms[1])
+        wanted = by_lanes(key)
 
         def loaded(array, at, lanes):
             kind = real if lanes == 1 else ir.VectorType(real, lanes)
             return builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=item)
 
         def equal(at, lanes):
-            return builder.fcmp_ordered("==", ranked(loaded(keys.data, at, lanes), lanes), wanted[lanes])
+            x = loaded(keys.data, at, lanes)
+            if order is not None:
+                x = _ranked(builder, x, amplitudes[lanes], terms[lanes])
+            return builder.fcmp_ordered("==", x, wanted[lanes])
 
         def found(at, lanes):
-            # of those that are equal, which reach their bounds; a key that is found as it is has reached a common one
+            # of those that are equal, which reach their bounds; the key itself is known to reach that of all
             same = equal(at, lanes)
             if order is None and not varies:
                 return same
-            reached = loaded(bounds, at, lanes) if varies else alike[lanes]
+            reached = loaded(bounds, at, lanes) if varies else bound_of_all[lanes]
             return builder.and_(same, builder.fcmp_ordered(">=", loaded(keys.data, at, lanes), reached))
 
         def loop(first, step, is_in):

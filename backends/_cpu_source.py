@@ -754,6 +754,33 @@ def elementwise_source(name: str, dtype: str) -> str:
     return _module(f"{name}_{dtype}", dtype, writer, helpers, loop)
 
 
+_RANKS = """\
+from spyke_numba.backends._cpu_parts import ranked
+
+
+@njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)
+def run(source, target, B, n, given):
+    use_widest_vectors()
+    x, y = array_at(source, real, (B, n)), array_at(target, real, (B, n))
+    order = array_at(given, real, (1 + B,))
+    amplitude = order[0]
+    for b in range(B):
+        row, out = part(x, (b,), 0, n), part(y, (b,), 0, n)
+        term = amplitude * order[1 + b]
+        for j in range(n):
+            out[j] = chosen(row[j] > LOWEST_KEY, ranked(row[j], amplitude, term), LOWEST_KEY)
+"""
+
+
+def ranks_source(dtype: str) -> str:
+    """Return the text of a module whose function ``run`` turns potentials (B, n) into what SpykeTorch orders them by.
+
+    It is given the addresses of the potentials, -inf for none, and of the results, B, n, and the address of the spikes'
+    amplitude and each sample's largest potential.
+    """
+    return _module(f"ranks_{dtype}", dtype, Writer(), [], _RANKS.splitlines())
+
+
 _EVENTS = """\
 @njit("void(int64, int64, int64, int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
 def run(source, T, B, N, first_step, target, n):
