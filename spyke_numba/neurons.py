@@ -1,13 +1,16 @@
 """SpykeTorch-Extended's ``neurons`` module, on compiled layers: change the import, keep the network.
 
-Each class is a specification, a `spyke_numba.Layer` and the translation of a call.  What deviates from the native
-models in `spyke_numba.models` is written here as a specification of its own; ``docs/spyketorch.md`` lists it all.
+Each class is a specification and an interface; `spyke_numba.spyketorch_runner` turns its calls into steps of a
+`spyke_numba.Layer`.  What deviates from the native models is a specification of its own in
+`spyke_numba.spyketorch_specs`; ``docs/spyketorch.md`` lists it all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 try:
     import torch
@@ -16,22 +19,18 @@ except ImportError:
         "spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'"
     ) from None
 
-from spyke_numba import backends, models
-from spyke_numba.checks import whole_number
-from spyke_numba.inhibition import KWTA, Scope
+from spyke_numba import models, spyketorch_specs
 from spyke_numba.layer import Layer
-from spyke_numba.models.exponential import DELTA_T, THETA_RH, sharpness
-from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
-from spyke_numba.ops import exp, exp2, minimum, where
-from spyke_numba.parameters import Uniform
+from spyke_numba.parameters import Distribution, Uniform, call_by_name
 from spyke_numba.recording import Recording
-from spyke_numba.spec import NeuronSpec, Param, State
+from spyke_numba.spyketorch_runner import Runner, Traits, seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "DEVICE",
     "EIF",
     "IF",
     "LIF",
@@ -48,125 +47,134 @@ __all__ = [
     "UniformQIF",
 ]
 
+#: Where a network may put its tensors: a GPU that torch can use, or else the CPU.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-# -- the specifications that deviate from the native ones
-
-
-def _lif_membrane(I, u_inj, t_inj, resting_potential, tau_rc, gain):
-    return resting_potential + (u_inj - resting_potential) * minimum(exp(-t_inj / tau_rc), 1.0) + I * gain
-
-
-def _lif_bookkeeping(u_new, I, u_inj, t_inj, ts, gain):
-    excited = I * gain > 0
-    return where(excited, u_new, u_inj), where(excited, ts, t_inj + ts)
-
-
-_LIF = NeuronSpec(
-    name="LIF",
-    summary="LIF that decays from its last excited potential: a spike does not reset it, inhibition lasts one step.",
-    equations=(
-        "u' = rest + (u_inj - rest) min(exp(-t_inj / tau_rc), 1) + I ts / C",
-        "where I ts / C > 0: u_inj = u', t_inj = ts; elsewhere t_inj = t_inj + ts",
-    ),
-    params={"tau_rc": TAU_RC, "C": CAPACITANCE},
-    states={
-        "u_inj": State(lambda resting_potential: resting_potential, "potential at the last excitation"),
-        "t_inj": State(0.0, "time since the last excitation"),
-    },
-    derived={"gain": lambda ts, C: ts / C},
-    membrane=_lif_membrane,
-    adaptation=_lif_bookkeeping,
+#: What get_params lists for every class.
+_BASE_PARAMS = (
+    "_threshold",
+    "resting_potential",
+    "previous_state",
+    "_per_neuron_thresh",
+    "refractory_timestes",
+    "ts",
+    "refractoriness",
+    "refractory_periods",
+    "v_reset",
+    "inhibition_mode",
 )
+_TAKEN_BY_ALL = {"tau_rc": 0.02, "C": 0.281}
 
 
-def _lif_simple(u, I, decay):
-    return u * decay + I
+class _Parameter:
+    """A parameter as an attribute: what is set holds from the next step on."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
+        return self if neuron is None else neuron._runner.value(self._name)
+
+    def __set__(self, neuron: Neuron, value: Any) -> None:
+        with neuron._runner.changing() as given:
+            given[self._name] = value
 
 
-_LIF_SIMPLE = NeuronSpec(
-    name="LIF_Simple",
-    summary="LIF_Simple that decays to 0, whatever the resting potential.",
-    equations=("u' = u (1 - ts / tau_rc) + I",),
-    params={"tau_rc": TAU_RC},
-    derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
-    membrane=_lif_simple,
-    requires=(LONG_TAU,),
-)
+class _TauRange(_Parameter):
+    """The range from which a time constant for each feature map is drawn, kept as given."""
+
+    def __set__(self, neuron: Neuron, value: Any) -> None:
+        drawn = _drawn(type(neuron).__name__, value)
+        with neuron._runner.changing() as given:
+            given |= {"tau_range": value, "tau_rc": drawn}
 
 
-def _eif_simple(u, I, delta_t, theta_rh, sharpness, decay):
-    return u * decay + delta_t * exp2((u - theta_rh) * sharpness) + I
+def _drawn(owner: str, tau_range: Any) -> Uniform:
+    if tau_range is None:
+        raise TypeError(f"{owner} needs a tau_range: give two numbers of seconds, such as (0.01, 0.03)")
+    try:
+        low, high = map(float, tau_range)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"tau_range is {tau_range!r}: give two numbers of seconds, such as (0.01, 0.03)"
+        ) from None
+    return Uniform(low, high, per="feature")
 
 
-_EIF_SIMPLE = NeuronSpec(
-    name="EIF_Simple",
-    summary="EIF_Simple that decays to 0, whatever the resting potential.",
-    equations=("u' = u (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
-    params={"tau_rc": TAU_RC, "delta_t": DELTA_T, "theta_rh": THETA_RH},
-    derived={"sharpness": sharpness, "decay": lambda ts, tau_rc: 1 - ts / tau_rc},
-    membrane=_eif_simple,
-    requires=(LONG_TAU,),
-)
+class _Follows:
+    """An attribute that follows from parameters, named by the arguments of its rule; None until they are drawn."""
+
+    def __init__(self, rule: Callable[..., Any]):
+        self._rule = rule
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
+        if neuron is None:
+            return self
+        values = {name: getattr(neuron, name) for name in _arguments(self._rule)}
+        drawn = not any(isinstance(value, Distribution) for value in values.values())
+        return call_by_name(self._rule, values) if drawn else None
+
+    def __set__(self, neuron: Neuron, value: Any) -> None:
+        sources = " and ".join(_arguments(self._rule))
+        raise AttributeError(f"{self._name} follows from {sources}: set these instead")
 
 
-def _izhikevich_membrane(u, I, w):
-    return u + (0.04 * u**2 + 5 * u + 140 + I - w)
+def _arguments(rule: Callable[..., Any]) -> tuple[str, ...]:
+    return rule.__code__.co_varnames[: rule.__code__.co_argcount]
 
 
-def _izhikevich_adaptation(u_new, w, a, b):
-    return w + a * (b * u_new - w)
+class _State:
+    """A part of the state as an attribute: a tensor; what is assigned or written into it acts on the next step."""
 
+    def __init__(self, name: str, doc: str):
+        self._part, self.__doc__ = name, doc
 
-def _izhikevich_jump(w, d):
-    return w + d
+    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
+        return self if neuron is None else neuron._runner.see(self._part)
 
-
-_IZHIKEVICH = NeuronSpec(
-    name="Izhikevich",
-    summary="Izhikevich's model with a step of 1 ms whatever ts is; starts at 0 and never uses c.",
-    equations=("u' = u + 0.04 u^2 + 5 u + 140 + I - w", "w' = w + a (b u' - w)", "at a spike: w = w' + d"),
-    params={"a": Param(0.02), "b": Param(0.2), "c": Param(0.0), "d": Param(8.0)},
-    states={"w": State(0.0, "recovery variable")},
-    defaults={"v_reset": 0.0},
-    initial_u=0.0,
-    membrane=_izhikevich_membrane,
-    adaptation=_izhikevich_adaptation,
-    on_spike=_izhikevich_jump,
-)
-
-_COMMON = {
-    "tau_rc": 0.02,
-    "ts": 0.001,
-    "C": 0.281,
-    "resting_potential": 0.0,
-    "v_reset": None,
-    "refractory_timesteps": 2,
-}
-
-
-#: What every call records; more where it returns more, or where a backend keeps less.
-_RECORD: tuple[str, ...] = ("pulses", "u", "winners")
+    def __set__(self, neuron: Neuron, value: Any) -> None:
+        neuron._runner.assign(self._part, value)
 
 
 class Neuron:
-    """What all neurons share; use one of its subclasses.
+    """What all neurons share; subclass it for a membrane of your own, or use one of its subclasses.
+
+    A subclass has its own ``__call__``, which computes the new potential from `previous_state` and its input and
+    returns what `finalize_state_update` makes of it; its own ``reset``, if it keeps more than that; and ``_f_ode(x,
+    I=0)``, if `plot_ode` is to draw it.
 
     Parameters
     ----------
+    ts : float
+        Time step (s).
+    resting_potential : float
+    v_reset : float, optional
+        The resting potential unless given.
     threshold : float
-    per_neuron_thresh (or per_neuron_threshold) : tensor (1, F, H, W), optional
+    refractory_timesteps : int
+        Whole steps for which a winner holds its inhibited set at rest.
+    inhibition_mode : str
+        ``"feature"``: a winner inhibits its feature map; ``"location"``: its location in all maps; anything else: no
+        neuron but itself.  AdEx and Izhikevich inhibit the whole layer, whatever it says.  May be set between calls.
+
+    Every class takes by keyword, too:
+
+    per_neuron_thresh, per_neuron_threshold : tensor (1, F, H, W), optional
         A threshold for each neuron, instead of `threshold`.
-    tau_rc, ts, C, resting_potential, v_reset, refractory_timesteps : float
-        0.02 s, 0.001 s, 0.281, 0, the resting potential, 2 unless given.
-    refractoriness : bool
-        Without, no set is held after a win.
-    inhibition_mode : {"feature", "location", "global"}
-        ``"global"`` for AdEx and Izhikevich unless given; may be set between calls.
+    refractoriness : float, optional
+        Seconds, instead of `refractory_timesteps`.
+    inhibition_scope : {"feature", "location", "global"}, optional
+        What a winner inhibits (``"global"``: the whole layer), instead of `inhibition_mode`.
     inhibition_radius : int
         Rows and columns around a winner that cannot win in the same step.
+    exact_order : bool
+        Whether winners are ordered by their potentials as they are, instead of SpykeTorch's rounding of them.
     backend : {"auto", "cpu", "cuda", "torch", "torch_compiled"}
     dtype : {"float32", "float64"} or torch.dtype, optional
-        The first input's unless given.
+        The first input's unless given; float32 for 16-bit input.
     seed : int
         Seed of what is drawn.
 
@@ -174,239 +182,249 @@ class Neuron:
     ------
     TypeError, ValueError
         One sentence, for a name or a value that is not allowed.
+
+    Notes
+    -----
+    `previous_state`, `refractory_periods`, `per_neuron_thresh`, `w` and the state that a call returns may be assigned
+    and written into, which acts from the next step on.  What is written past torch's count of writes, through
+    ``.data`` or a numpy view, is not seen.
     """
 
-    #: The specification, the potential that `__call__` returns, and which difference it calls dudt.
-    spec: NeuronSpec
-    default_inhibition_mode: Scope = "feature"
-    unit_spikes = False
-    dudt_after_reset = False
-    state_before_reset = False
-    counts_time_since_spike = False
+    _traits: ClassVar[Traits] = Traits(spyketorch_specs.GIVEN, needs_threshold=False)
+    #: What get_params lists beside what every class has.
+    _listed: ClassVar[tuple[str, ...]] = ()
+
+    ts = _Parameter()
+    resting_potential = _Parameter()
+    v_reset = _Parameter()
+    previous_state = _State(
+        "u", "Potential after the last step's reset, (B, F, H, W); None before the first call."
+    )
+    refractory_periods = _State(
+        "refractory", "Seconds for which each neuron is still held; None before the first call."
+    )
 
     def __init__(
         self,
+        ts: float = 0.01,
+        resting_potential: float = 0.0,
+        v_reset: float | None = None,
         threshold: Any = None,
-        *,
-        per_neuron_thresh: Any = None,
-        per_neuron_threshold: Any = None,
-        refractoriness: bool = True,
-        inhibition_mode: Scope | None = None,
-        inhibition_radius: int = 0,
-        backend: str = "auto",
-        dtype: Any = None,
-        seed: int = 0,
-        **params: Any,
+        refractory_timesteps: int = 0,
+        inhibition_mode: Any = "feature",
+        **others: Any,
     ):
-        if not hasattr(type(self), "spec"):
-            raise TypeError("Neuron is what the neurons share: use LIF, AdEx or another of its subclasses")
-        map_given = per_neuron_thresh if per_neuron_thresh is not None else per_neuron_threshold
-        if threshold is None and map_given is None:
-            raise TypeError(f"{type(self).__name__} needs a threshold: give threshold= or per_neuron_thresh=")
-        self._threshold, self._per_neuron_thresh = threshold, map_given
-        self.refractoriness = refractoriness
-        self._given: dict[str, Any] = {**_COMMON, **params}
-        self._default_common()
-        backends.choose(backend)  # which refuses what the first call could not use
-        self._settings: dict[str, Any] = {"backend": backend, "seed": whole_number("seed", seed, 0)}
-        self._dtype = dtype
-        self._inhibition = KWTA(1, inhibition_mode or self.default_inhibition_mode, inhibition_radius)
-        self._layer: Layer | None = None
-        #: Of the layer's state, with the batch.
-        self._shape: tuple[int, ...] = ()
-        self._last: Recording | None = None
-        self._time_since_spike: torch.Tensor | None = None
-        self._neuron()
+        self._make(locals())
 
-    def _default_common(self) -> None:
-        """Take None for what has a default as not given."""
-        for name, default in _COMMON.items():
-            if self._given[name] is None:
-                self._given[name] = default
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return everything, what the layer alone knows of the last step too."""
-        kept = dict(vars(self))
-        if self._last is not None:
-            kept["_last"] = Recording({**self._last, "thresholded": self.get_thresholded_potentials()})
-        return kept
-
-    def _neuron(self) -> Any:
-        """The specification with the parameters as they are now."""
-        own = self.spec.all_params
-        # tau_rc and C are taken by every class, also by those whose equation has no use for them
-        given = {name: value for name, value in self._given.items() if name in own or name not in _COMMON}
-        if not self.refractoriness:
-            given["refractory_timesteps"] = 0
-        given = {name: value for name, value in given.items() if value is not None}
-        threshold = self._per_neuron_thresh if self._per_neuron_thresh is not None else self._threshold
-        if getattr(threshold, "ndim", 0) >= 4:
-            shape = tuple(threshold.shape)
-            if len(shape) > 4 or shape[0] != 1:
-                raise ValueError(
-                    f"the threshold of {type(self).__name__} has the shape {shape}: "
-                    "give a number or (1, F, H, W), which all samples share"
-                )
-            threshold = threshold[0]
-        neuron = self.spec(threshold=threshold, **given)
-        if self.unit_spikes:
-            return neuron
-        return self.spec(**{**neuron.given, "spike_amplitude": 1.0 / neuron.given["ts"]})
+    def _make(self, arguments: dict[str, Any]) -> None:
+        """Take a constructor's arguments, those given by keyword alone under ``"others"``."""
+        given = {
+            "v_reset": None,
+            "refractoriness": None,
+            "per_neuron_thresh": None,
+            "per_neuron_threshold": None,
+            **self._traits.ignored,
+            **arguments,
+            **arguments["others"],
+        }
+        del given["self"], given["others"]
+        settings = {
+            name: given.pop(name, default)
+            for name, default in (
+                ("inhibition_mode", "feature"),
+                ("inhibition_scope", None),
+                ("inhibition_radius", 0),
+                ("exact_order", False),
+                ("backend", "auto"),
+                ("dtype", None),
+                ("seed", 0),
+            )
+        }
+        name, mode = type(self).__name__, settings["inhibition_mode"]
+        if self._traits.whole_layer and mode != "feature":
+            raise ValueError(
+                f"inhibition_mode is {mode!r}, but {name} inhibits the whole layer whatever it is: "
+                "leave it out, or give inhibition_scope="
+            )
+        levels = given.pop("per_neuron_threshold")
+        if given["per_neuron_thresh"] is None:
+            given["per_neuron_thresh"] = levels
+        self._runner = Runner(name, self._traits, given, **settings)
 
     # -- attributes
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        given = None if name.startswith("_") else self.__dict__.get("_given")
-        if given is None or (name not in given and name not in self.spec.params and name != "refractoriness"):
-            super().__setattr__(name, value)
-            return
-        before = dict(given), self.refractoriness
-        if name == "refractoriness":
-            self.__dict__[name] = value
-        else:
-            given[name] = value
-            self._default_common()
-        try:
-            self._apply()
-        except BaseException:
-            self.__dict__["_given"], self.__dict__["refractoriness"] = before
-            raise
-
-    def _apply(self) -> None:
-        """Let the layer take the parameters as they are now, or refuse them."""
-        neuron = self._neuron()
-        if self._layer is not None:
-            self._layer.set(**{**dict.fromkeys(self._layer.neuron.given), **neuron.given})
-
     def __getattr__(self, name: str) -> Any:
-        given = self.__dict__.get("_given", {})
-        if name not in given and not (not name.startswith("_") and name in self.spec.params):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if name == "v_reset" and given[name] is None:
-            return self.spec.defaults.get("v_reset", given["resting_potential"])
-        layer = self.__dict__.get("_layer")
-        if layer is not None and layer.shape is not None and name in layer.parameters:
-            value = layer.parameters[name]
-            return value if isinstance(value, float) else torch.as_tensor(value)
-        return given.get(name, None if name not in self.spec.params else self.spec.params[name].default)
+        if name == "_runner":
+            raise AttributeError(f"{type(self).__name__} is not made yet: call super().__init__(...) first")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def threshold(self) -> Any:
-        """The threshold; may be set, and holds from the next step on."""
-        return self._threshold
+        """The threshold; may be set, for all neurons, and holds from the next step on."""
+        return self._runner.given["threshold"]
 
     @threshold.setter
     def threshold(self, threshold: Any) -> None:
-        self._change("_threshold", threshold)
+        self._runner.set_threshold(threshold)
 
     @property
     def per_neuron_thresh(self) -> Any:
-        """The threshold of each neuron, or None; may be set, and holds from the next step on."""
-        return self._per_neuron_thresh
+        """The threshold of each neuron: None if there was none before the first call, a filled tensor after it.
+
+        May be set and written into, and holds from the next step on.
+        """
+        return self._runner.per_neuron_thresh()
 
     @per_neuron_thresh.setter
     def per_neuron_thresh(self, per_neuron_thresh: Any) -> None:
-        self._change("_per_neuron_thresh", per_neuron_thresh)
+        with self._runner.changing() as given:
+            given["per_neuron_thresh"] = per_neuron_thresh
 
-    per_neuron_threshold = per_neuron_thresh
-
-    def _change(self, attribute: str, value: Any) -> None:
-        before = getattr(self, attribute)
-        if (
-            value is None
-            and (self._threshold if attribute != "_threshold" else self._per_neuron_thresh) is None
-        ):
-            raise TypeError(f"{type(self).__name__} needs a threshold: give a number or a tensor")
-        setattr(self, attribute, value)
-        try:
-            self._apply()
-        except BaseException:
-            setattr(self, attribute, before)
-            raise
+    per_neuron_threshold = _per_neuron_thresh = per_neuron_thresh
+    _threshold = threshold
 
     @property
-    def inhibition_mode(self) -> Scope:
+    def refractoriness(self) -> Any:
+        """Seconds for which a winner holds its inhibited set, rounded up to whole steps; may be set."""
+        return self._runner.given["refractoriness"]
+
+    @refractoriness.setter
+    def refractoriness(self, refractoriness: Any) -> None:
+        with self._runner.changing() as given:
+            given["refractoriness"] = seconds_of(refractoriness)
+
+    @property
+    def refractory_timesteps(self) -> Any:
+        """Whole steps for which a winner holds its inhibited set; may be set."""
+        return self._runner.refractory_steps
+
+    @refractory_timesteps.setter
+    def refractory_timesteps(self, refractory_timesteps: Any) -> None:
+        with self._runner.changing() as given:
+            given["refractoriness"] = self._runner.hold_for(refractory_timesteps)
+
+    refractory_timestes = refractory_timesteps
+
+    @property
+    def inhibition_mode(self) -> Any:
         """What a winner inhibits; may be set, and holds from the next step on."""
-        return self._inhibition.scope
+        return self._runner.mode
 
     @inhibition_mode.setter
-    def inhibition_mode(self, mode: Scope) -> None:
-        self._inhibition = KWTA(self._inhibition.k, mode, self._inhibition.radius)
+    def inhibition_mode(self, mode: Any) -> None:
+        self._runner.mode = mode
+        self._runner.compete()
+
+    def get_params(self) -> dict[str, Any]:
+        """Return every attribute that is no tensor."""
+        own = {name: value for name, value in vars(self).items() if name != "_runner"}
+        attributes = {name: getattr(self, name) for name in (*_BASE_PARAMS, *self._listed)} | own
+        return {name: value for name, value in attributes.items() if not isinstance(value, torch.Tensor)}
+
+    def get_thresholded_potentials(self, current_state: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Return potentials that reach the threshold, 0 elsewhere: those given, or else the last step's, if any."""
+        if current_state is None:
+            return self._runner.last_thresholded()
+        return self._runner.thresholded(current_state)
+
+    def __str__(self) -> str:
+        return "Spiking_Neuron_Base_Class"
+
+    # -- running
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Advance by one step; a subclass says how."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no __call__: subclass Neuron with one that returns "
+            "self.finalize_state_update(new_potential), or use LIF, AdEx or another of its subclasses"
+        )
+
+    def reset(self) -> None:
+        """Drop the state; the next call makes a new one from its input's shape."""
+        self._runner.reset()
+
+    def finalize_state_update(
+        self,
+        current_state: torch.Tensor,
+        return_thresholded_potentials: bool = False,
+        return_dudt: bool = False,
+        return_winners: bool = True,
+        n_winners: int = 1,
+        return_winning_spikes: bool = False,
+    ) -> tuple[Any, ...]:
+        """Do the rest of a step whose new potential, (B, F, H, W), is known.
+
+        Held neurons are put at rest; of the others spike those at or above the threshold; winners are found; those that
+        spiked are reset, refractory periods counted, and the state is kept.  Arguments and results are those of a call
+        of a neuron such as `LIF`.
+        """
+        if type(self).get_thresholded_potentials is not Neuron.get_thresholded_potentials:
+            raise TypeError(
+                f"{type(self).__name__} has a get_thresholded_potentials of its own, which finalize_state_update does "
+                "not call: set per_neuron_thresh instead"
+            )
+        return self._runner.call(
+            spyketorch_specs.GIVEN,
+            current_state,
+            return_thresholded_potentials,
+            return_dudt,
+            return_winners,
+            n_winners,
+            return_winning_spikes,
+        )
+
+    def _f_ode(self, x: Any, I: Any = 0) -> Any:
+        """Return du/dt at potentials and an input, for `plot_ode`; a subclass says what it is."""
+        raise NotImplementedError(f"{type(self).__name__} has no _f_ode(x, I=0): give it one to draw it")
+
+    def plot_ode(
+        self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
+    ) -> tuple[Figure, Axes]:
+        """Draw du/dt against u, without and with a constant current; for models of one variable.
+
+        Parameters
+        ----------
+        figure, ax : optional
+            Where to draw; a new figure unless given.
+        current : float
+            Constant input.
+        """
+        from spyke_numba.phase import new_axes
+
+        rest, threshold = self.resting_potential, self.threshold
+        span = abs(threshold - rest) if isinstance(threshold, (int, float)) else 1.0
+        u = torch.linspace(rest - 0.3 * span, rest + 1.1 * span, 501)
+        figure, ax = new_axes(figure, ax)
+        for value in dict.fromkeys((0.0, float(current))):
+            ax.plot(u, torch.as_tensor(self._f_ode(u, value)), label=f"I = {value:.4g}")
+        ax.axhline(0.0, color="0.7", linewidth=0.8)
+        ax.set_xlabel("u")
+        ax.set_ylabel("du/dt")
+        ax.set_title(type(self).__name__)
+        ax.legend()
+        return figure, ax
+
+
+class _Compiled(Neuron):
+    """A neuron whose membrane is a compiled specification."""
+
+    tau_rc = _Parameter()
+    C = _Parameter()
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if cls.__call__ is _Compiled.__call__:
+            for hook in ("finalize_state_update", "get_thresholded_potentials", "_f_ode"):
+                if getattr(cls, hook) is not getattr(_Compiled, hook):
+                    raise TypeError(
+                        f"{cls.__name__} has a {hook} of its own, which compiled neurons do not call: "
+                        "give it a __call__ that does, or subclass Neuron"
+                    )
 
     @property
     def layer(self) -> Layer | None:
         """The compiled layer; None before the first call."""
-        return self._layer
-
-    def _state(self, name: str) -> Any:
-        return None if self._layer is None else torch.as_tensor(self._layer.state[name])
-
-    @property
-    def previous_state(self) -> torch.Tensor | None:
-        """Potential after the last step, (B, F, H, W); None before the first call."""
-        return self._state("u")
-
-    @property
-    def refractory_periods(self) -> torch.Tensor | None:
-        """Seconds for which each neuron is still held; None before the first call."""
-        counters = self._state("refractory")
-        return None if counters is None else counters * self.ts
-
-    @property
-    def w(self) -> torch.Tensor | None:
-        """Adaptation of AdEx and Izhikevich; None before the first call."""
-        if "w" not in self.spec.states:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'w'")
-        return self._state("w")
-
-    @property
-    def time_since_spike(self) -> torch.Tensor | None:
-        """Seconds since each neuron's last spike, or since the first call (IF and LIF)."""
-        if not self.counts_time_since_spike:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'time_since_spike'")
-        return self._time_since_spike
-
-    def get_params(self) -> dict[str, Any]:
-        """Return the parameters by name."""
-        names = {*_COMMON, *self.spec.params}
-        return {"threshold": self.threshold, **{name: getattr(self, name) for name in sorted(names)}}
-
-    def get_thresholded_potentials(self) -> torch.Tensor | None:
-        """Return the potentials that reached the threshold in the last step, 0 elsewhere; None before the first."""
-        if self._last is None or self._layer is None:
-            return None
-        return self._last.thresholded if "thresholded" in self._last else self._layer.last_thresholded
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.get_params().items())})"
-
-    # -- running
-
-    def reset(self) -> None:
-        """Drop the state; the next call makes a new one from its input's shape."""
-        self._layer = self._last = self._time_since_spike = None
-
-    def _ready(self, potentials: torch.Tensor, axes: int, n_winners: int) -> Layer:
-        shape = potentials.shape[-4:] if isinstance(potentials, torch.Tensor) else ()
-        if len(shape) != 4 or potentials.ndim != axes:
-            wanted = "(B, F, H, W)" if axes == 4 else "(T, B, F, H, W)"
-            given = f"{type(potentials).__name__} {tuple(getattr(potentials, 'shape', ()))}"
-            raise ValueError(f"the potentials are a {given}: give a torch tensor {wanted}")
-        if self._inhibition.k != n_winners:
-            self._inhibition = KWTA(n_winners, self._inhibition.scope, self._inhibition.radius)
-        layer = self._layer
-        if layer is None:
-            dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
-            batch, *own = self._shape = tuple(shape)
-            layer = Layer(self._neuron(), own, batch, dtype=dtype, **self._settings)
-        elif shape != self._shape:
-            raise ValueError(
-                f"the potentials have the shape {tuple(potentials.shape)}, but the state is of {self._shape}: "
-                "give as many, or call reset() first"
-            )
-        if layer.inhibition is not self._inhibition:
-            layer.inhibition = self._inhibition
-        return layer
+        return self._runner.layer
 
     def __call__(
         self,
@@ -422,62 +440,34 @@ class Neuron:
         Parameters
         ----------
         potentials : tensor (B, F, H, W)
-            Input of the step; each sample has its own winners.
+            Input of the step; each sample has its own winners.  If it requires a gradient, the results do not.
         return_thresholded_potentials, return_dudt, return_winners, return_winning_spikes : bool
             What to return beside spikes and state.
         n_winners : int
-            k of the winners-take-all.
+            k of the winners-take-all; with 0 nobody wins, nor is held.
 
         Returns
         -------
         tuple
             ``(spikes, [thresholded,] state, [dudt,] [winners,] [winning_spikes])``; winners as a list of
-            (feature, row, column), or for B > 1 a list of such lists.
+            (feature, row, column), or for B > 1 a list of such lists.  For 16-bit input the tensors are copies of the
+            input's dtype.
         """
-        layer = self._ready(potentials, 4, n_winners)
-        before = layer.state["u"] if return_dudt else None
-        self._last = None  # so that this step can use its memory again
-        record = _RECORD
-        if return_thresholded_potentials or not layer.keeps_thresholded:
-            record = (*record, "thresholded")
-        if return_dudt or self.state_before_reset:
-            record = (*record, "u_pre")
-        step = layer.step(potentials, record)
-        if self._layer is None:  # not before: a first call that is refused fixes no shape
-            self._layer = layer
-        self._last = step
-        spikes = step["pulses"]
-        if self.counts_time_since_spike:
-            passed = 0.0 if self._time_since_spike is None else self._time_since_spike
-            self._time_since_spike = torch.where(spikes != 0.0, 0.0, passed + self._given["ts"])
-        results: list[Any] = [spikes]
-        if return_thresholded_potentials:
-            results.append(step["thresholded"])
-        results.append(step["u_pre" if self.state_before_reset else "u"])
-        if return_dudt:
-            now = step["u" if self.dudt_after_reset else "u_pre"]
-            results.append(now - torch.as_tensor(before, device=now.device))
-        if return_winners:
-            lists = [[(f, r, c) for f, r, c in sample if f >= 0] for sample in step["winners"].tolist()]
-            results.append(lists[0] if len(lists) == 1 else lists)
-        if return_winning_spikes:
-            winning = torch.zeros_like(spikes)
-            winners = step["winners"]
-            sample, place = (winners[..., 0] >= 0).nonzero(as_tuple=True)
-            f, r, c = winners[sample, place].long().unbind(1)
-            winning[sample, f, r, c] = spikes[sample, f, r, c]
-            results.append(winning)
-        return tuple(results)
+        return self._runner.call(
+            self._traits.spec,
+            potentials,
+            return_thresholded_potentials,
+            return_dudt,
+            return_winners,
+            n_winners,
+            return_winning_spikes,
+        )
 
     def run(
         self, potentials: torch.Tensor, n_winners: int = 1, record: Sequence[str] = ("spikes", "winners")
     ) -> Recording:
         """Advance by T steps in one compiled call; ``potentials`` (T, B, F, H, W), results as of `Layer.run`."""
-        self._last = None
-        layer = self._ready(potentials, 5, n_winners)
-        recording = layer.run(potentials, record)
-        self._layer = layer
-        return recording
+        return self._runner.run(potentials, n_winners, record)
 
     def plot_ode(
         self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
@@ -493,112 +483,366 @@ class Neuron:
         """
         from spyke_numba.phase import plot_ode
 
-        return plot_ode(self._neuron(), figure, ax, current)
+        return plot_ode(self._runner.neuron(self._traits.spec), figure, ax, current)
+
+    def __str__(self) -> str:
+        name = self._traits.spec.name
+        if self._traits.unit_spikes:
+            return f"{name}_RT{self.refractory_timesteps}_tau{self.tau_rc}"
+        return f"{name}_Neuron_rt{self.refractory_timesteps}_C{self.C}"
 
 
-class IF(Neuron):
+def _ts_over_tau(ts: Any, tau_rc: Any) -> Any:
+    return ts / tau_rc
+
+
+def _exp_term(ts: Any, tau_rc: Any) -> Any:
+    exponent = -ts / tau_rc
+    return torch.exp(exponent) if isinstance(exponent, torch.Tensor) else math.exp(exponent)
+
+
+class _TimeSinceSpike(_State):
+    """Seconds since each neuron's last spike, or since the first call, by which it is made; stays after a reset."""
+
+    def __init__(self) -> None:
+        super().__init__("time_since_spike", type(self).__doc__ or "")
+
+    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
+        since = super().__get__(neuron, owner)
+        if since is None:
+            raise AttributeError(f"{type(neuron).__name__!r} has no time_since_spike before its first call")
+        return since
+
+
+class IF(_Compiled):
     """Perfect integrate-and-fire neuron."""
 
-    spec = models.get("IF")
-    dudt_after_reset = True
-    counts_time_since_spike = True
+    _traits = Traits(
+        models.get("IF"), ignored=_TAKEN_BY_ALL, dudt_after_reset=True, counts_time_since_spike=True
+    )
+    _listed = ("tau_rc", "ts_over_tau", "exp_term", "refractory_timesteps", "C")
+    ts_over_tau, exp_term = _Follows(_ts_over_tau), _Follows(_exp_term)
+    time_since_spike = _TimeSinceSpike()
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        **others: Any,
+    ):
+        self._make(locals())
 
 
-class LIF(Neuron):
+class _Leaky(_Compiled):
+    """What `LIF` and `LIF_ode` share."""
+
+    _listed = IF._listed
+    ts_over_tau, exp_term = _Follows(_ts_over_tau), _Follows(_exp_term)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        per_neuron_thresh: Any = None,
+        **others: Any,
+    ):
+        self._make(locals())
+
+
+class LIF(_Leaky):
     """Leaky integrate-and-fire neuron that decays from its last excitation."""
 
-    spec = _LIF
-    counts_time_since_spike = True
+    _traits = Traits(spyketorch_specs.LIF, counts_time_since_spike=True)
+    time_since_spike = _TimeSinceSpike()
 
 
-class LIF_Simple(Neuron):
-    """Leaky integrate-and-fire neuron whose input is added as it is; spikes are 1."""
-
-    spec = _LIF_SIMPLE
-    unit_spikes = True
-    dudt_after_reset = True
-
-
-class LIF_ode(Neuron):
+class LIF_ode(_Leaky):
     """Leaky integrate-and-fire neuron by Euler's method."""
 
-    spec = models.get("LIF_ode")
+    _traits = Traits(models.get("LIF_ode"))
 
 
-class EIF(Neuron):
+class LIF_Simple(_Compiled):
+    """Leaky integrate-and-fire neuron whose input is added as it is; spikes are 1."""
+
+    _traits = Traits(
+        spyketorch_specs.LIF_SIMPLE, ignored=_TAKEN_BY_ALL, unit_spikes=True, dudt_after_reset=True
+    )
+    _listed = ("refractory_timesteps", "tau_rc", "decay")
+    decay = _Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        per_neuron_threshold: Any = None,
+        **others: Any,
+    ):
+        self._make(locals())
+
+
+class EIF(_Compiled):
     """Exponential integrate-and-fire neuron."""
 
-    spec = models.get("EIF")
+    _traits = Traits(spyketorch_specs.EIF)
+    _listed = ("tau_rc", "refractory_timesteps", "C", "delta_t", "theta_rh")
+    delta_t, theta_rh = _Parameter(), _Parameter()
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        delta_t: float = 0.5,
+        theta_rh: float | None = None,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        **others: Any,
+    ):
+        self._make(locals())
 
 
-class EIF_Simple(Neuron):
+class EIF_Simple(_Compiled):
     """Exponential integrate-and-fire neuron, upswing and input added as they are; returns u before the reset."""
 
-    spec = _EIF_SIMPLE
-    unit_spikes = True
-    dudt_after_reset = True
-    state_before_reset = True
+    _traits = Traits(
+        spyketorch_specs.EIF_SIMPLE,
+        ignored=_TAKEN_BY_ALL,
+        unit_spikes=True,
+        dudt_after_reset=True,
+        state_before_reset=True,
+    )
+    _listed = (*LIF_Simple._listed, "delta_t", "theta_rh")
+    delta_t, theta_rh = _Parameter(), _Parameter()
+    decay = _Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        delta_t: float = 0.5,
+        theta_rh: float | None = None,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        v_reset: float | None = None,
+        per_neuron_threshold: Any = None,
+        **others: Any,
+    ):
+        self._make(locals())
 
 
-class QIF(Neuron):
-    """Quadratic integrate-and-fire neuron."""
-
-    spec = models.get("QIF")
-
-
-class AdEx(Neuron):
+class AdEx(_Compiled):
     """Adaptive exponential integrate-and-fire neuron; a winner inhibits the whole layer."""
 
-    spec = models.get("AdEx")
-    default_inhibition_mode = "global"
+    _traits = Traits(spyketorch_specs.ADEX, whole_layer=True)
+    _listed = (*EIF._listed, "R", "a", "b", "tau_w")
+    delta_t, theta_rh, a, b, tau_w = (_Parameter() for _ in range(5))
+    R = _Follows(lambda tau_rc, C: tau_rc / C)
+    w = _State("w", "Adaptation, (B, F, H, W); None before the first call.")
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        delta_t: float = 0.5,
+        theta_rh: float | None = None,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        a: float = 0.6,
+        b: float = 0.7,
+        tau_w: float = 1.0,
+        **others: Any,
+    ):
+        self._make(locals())
 
 
-class Izhikevich(Neuron):
+class QIF(_Compiled):
+    """Quadratic integrate-and-fire neuron."""
+
+    _traits = Traits(models.get("QIF"))
+    _listed = ("tau_rc", "u_c", "a", "refractory_timesteps", "C")
+    u_c, a = _Parameter(), _Parameter()
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        u_c: float | None = None,
+        a: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        **others: Any,
+    ):
+        self._make(locals())
+
+
+class Izhikevich(_Compiled):
     """Izhikevich's simple model with steps of 1 ms; a winner inhibits the whole layer."""
 
-    spec = _IZHIKEVICH
-    default_inhibition_mode = "global"
+    _traits = Traits(spyketorch_specs.IZHIKEVICH, ignored=_TAKEN_BY_ALL, whole_layer=True)
+    _listed = ("tau_rc", "refractory_timesteps", "C", "R", "a", "b", "d", "c")
+    a, b, c, d = (_Parameter() for _ in range(4))
+    R = _Follows(lambda tau_rc, C: tau_rc / C)
+    w = _State("w", "Recovery variable, (B, F, H, W); None before the first call.")
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_rc: Any = 0.02,
+        ts: float = 0.001,
+        a: float = 0.02,
+        b: float = 0.2,
+        c: float | None = 0.0,
+        d: float = 8.0,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        **others: Any,
+    ):
+        self._make(locals())
 
 
 class HeterogeneousNeuron(Neuron):
-    """What the heterogeneous neurons share: a time constant per feature map, drawn uniformly from `tau_range`.
+    """A base for neurons that differ within a layer; subclass it as you would `Neuron`.
 
     Parameters
     ----------
-    threshold : float
-    tau_range : (float, float)
-        Seconds.
+    conv : object
+        What feeds the layer, such as its convolution; kept as it is.
     """
 
-    def __init__(self, threshold: Any = None, tau_range: Sequence[float] = (0.01, 0.03), **others: Any):
-        try:
-            low, high = map(float, tau_range)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"tau_range is {tau_range!r}: give two numbers of seconds, such as (0.01, 0.03)"
-            ) from None
-        self.tau_range = (low, high)
-        super().__init__(threshold, tau_rc=Uniform(low, high, per="feature"), **others)
+    def __init__(self, conv: Any, **others: Any):
+        super().__init__(**others)
+        self.conv = conv
 
 
-class UniformLIF(HeterogeneousNeuron):
-    """`LIF` with a time constant per feature map."""
-
-    spec = _LIF
-    counts_time_since_spike = True
-
-
-class UniformEIF(HeterogeneousNeuron):
-    """`EIF` with a time constant per feature map."""
-
-    spec = models.get("EIF")
+def _taus(neuron: Neuron) -> torch.Tensor | None:
+    """The time constant of each feature map, (1, F, 1, 1); None before the first call, by which it is drawn."""
+    tau_rc = neuron._runner.value("tau_rc")
+    return tau_rc[None, :, :1, :1] if isinstance(tau_rc, torch.Tensor) else None
 
 
-class UniformQIF(HeterogeneousNeuron):
-    """`QIF` with a time constant per feature map."""
+class UniformLIF(LIF):
+    """`LIF` with a time constant for each feature map, drawn uniformly from `tau_range` (two numbers of seconds)."""
 
-    spec = models.get("QIF")
+    _traits = replace(LIF._traits, ignored={"tau_range": None})
+    _listed = (*LIF._listed, "tau_range", "taus")
+    tau_range, taus = _TauRange(), property(_taus)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_range: Sequence[float] | None = None,
+        ts: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        per_neuron_thresh: Any = None,
+        **others: Any,
+    ):
+        super().__init__(
+            threshold,
+            _drawn(type(self).__name__, tau_range),
+            ts,
+            resting_potential,
+            refractory_timesteps,
+            C,
+            per_neuron_thresh,
+            tau_range=tau_range,
+            **others,
+        )
+
+
+class UniformEIF(EIF):
+    """`EIF` with a time constant for each feature map, drawn uniformly from `tau_range` (two numbers of seconds)."""
+
+    _traits = replace(EIF._traits, ignored={"tau_range": None})
+    _listed = (*EIF._listed, "tau_range", "taus")
+    tau_range, taus = _TauRange(), property(_taus)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_range: Sequence[float] | None = None,
+        ts: float = 0.001,
+        delta_t: float = 0.5,
+        theta_rh: float | None = None,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        **others: Any,
+    ):
+        super().__init__(
+            threshold,
+            _drawn(type(self).__name__, tau_range),
+            ts,
+            delta_t,
+            theta_rh,
+            resting_potential,
+            refractory_timesteps,
+            C,
+            v_reset,
+            tau_range=tau_range,
+            **others,
+        )
+
+
+class UniformQIF(QIF):
+    """`QIF` with a time constant for each feature map, drawn uniformly from `tau_range` (two numbers of seconds)."""
+
+    _traits = replace(QIF._traits, ignored={"tau_range": None})
+    _listed = (*QIF._listed, "tau_range", "taus")
+    tau_range, taus = _TauRange(), property(_taus)
+
+    def __init__(
+        self,
+        threshold: Any = None,
+        tau_range: Sequence[float] | None = None,
+        ts: float = 0.001,
+        u_c: float | None = None,
+        a: float = 0.001,
+        resting_potential: float = 0.0,
+        refractory_timesteps: int = 2,
+        C: float = 0.281,
+        v_reset: float | None = None,
+        **others: Any,
+    ):
+        super().__init__(
+            threshold,
+            _drawn(type(self).__name__, tau_range),
+            ts,
+            u_c,
+            a,
+            resting_potential,
+            refractory_timesteps,
+            C,
+            v_reset,
+            tau_range=tau_range,
+            **others,
+        )
 
 
 #: The classes by name, for whoever lists them.
-CLASSES: Mapping[str, type[Neuron]] = {name: globals()[name] for name in __all__}
+CLASSES: Mapping[str, type[Neuron]] = {name: globals()[name] for name in __all__ if name != "DEVICE"}

@@ -50,7 +50,7 @@ def _label(quantity: str, unit: str) -> str:
     return f"{quantity} ({unit})" if unit else quantity
 
 
-def _new(figure: Figure | None, ax: Axes | None) -> tuple[Figure, Axes]:
+def new_axes(figure: Figure | None, ax: Axes | None) -> tuple[Figure, Axes]:
     """Return where to draw: the axes given, or new ones of the figure given, or of a new one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -157,7 +157,7 @@ def plot_ode(
     if not current:
         curves = {0.0: (INK, "no current")}
     changes = {value: du_dt(neuron, u, value) for value in curves}
-    figure, ax = _new(figure, ax)
+    figure, ax = new_axes(figure, ax)
     ax.axhline(0.0, color=QUIET, linewidth=0.8, zorder=1)
     ax.axvline(threshold, color=QUIET, linewidth=0.9, linestyle=DASHES, zorder=1, label="threshold")
     for value, (colour, label) in curves.items():
@@ -231,7 +231,7 @@ def phase_plane(
     neuron = typical(neuron)
     (state,) = spec.states
     path = _trajectory(neuron, state, current, duration, initial, backend)
-    figure, ax = _new(figure, ax)
+    figure, ax = new_axes(figure, ax)
     p = resolve(neuron, (1,), 0)
     top = p["threshold"]
     finite = path["u"][np.isfinite(path["u"])]
@@ -366,7 +366,7 @@ def fi_curve(
     """
     neuron = typical(neuron)
     rates = firing_rates(neuron, currents, duration, backend=backend)
-    figure, ax = _new(figure, ax)
+    figure, ax = new_axes(figure, ax)
     draw_rates(ax, neuron, rates)
     return figure, ax
 
