@@ -33,6 +33,8 @@ _SOFT_THRESHOLDS = ("theta_rh", "u_c")
 _RECORD = ("pulses", "u", "winners")
 _HALF = (torch.float16, torch.bfloat16)
 _LONGEST = 2**31 - 1
+#: What is larger is rounded to infinity in float16.
+_LARGEST_FLOAT16 = 65519
 #: Names of the state's parts, as users know them.
 _SHOWN = {
     "u": "previous_state",
@@ -351,7 +353,7 @@ class Runner:
             raise ValueError(f"{name} holds NaN: give seconds")
         steps = torch.from_numpy(np.clip(_steps(seconds.numpy(), self.ts), 0, _LONGEST).astype(np.int32))
         # seconds of many steps are rounded: what nobody wrote stays what it is
-        return torch.where(seconds == self._seconds(counters), counters, steps)
+        return torch.where(seconds == counters.to(seconds.dtype) * self.ts, counters, steps)
 
     def _write_back(self, layer: Layer) -> None:
         """Bring into the layer what the user has written since the last step."""
@@ -420,7 +422,7 @@ class Runner:
         batch, *own = shape
         layer = Layer(self.neuron(spec), own, batch, dtype=dtype, **self._settings)
         layer.set(spike_amplitude=self.amplitude(layer.dtype))
-        if kind is torch.float16 and not np.isfinite(np.float16(self.amplitude(layer.dtype))):
+        if kind is torch.float16 and self.amplitude(layer.dtype) > _LARGEST_FLOAT16:
             raise ValueError(
                 f"a spike of {self.owner} is 1 / ts = {1 / self.ts:g}, which float16 cannot hold: "
                 "give input of another dtype, or a longer ts"
@@ -579,16 +581,17 @@ class Runner:
     def _run_alone(
         self, layer: Layer, potentials: torch.Tensor, n_winners: int, record: Sequence[str]
     ) -> Recording:
+        record = tuple(record)
         blocks = [layer.run(potentials[:0], record)]  # which refuses what cannot be recorded
         for t in range(len(potentials)):
             before = layer.state["refractory"]
             step = layer.run(potentials[t : t + 1], ("winners", *record))
             self._hold_winners_alone(layer, before, step, n_winners)
             arrays = {name: step[name] for name in record}
-            if "refractory" in arrays:
+            if "refractory" in record:
                 arrays["refractory"] = torch.as_tensor(layer.state["refractory"])[None]
-            if "winners" in arrays and not n_winners:
-                arrays["winners"] = arrays["winners"][:, :, :0]
+            if "winners" in record and n_winners == 0:
+                arrays["winners"] = torch.full_like(arrays["winners"], -1)
             blocks.append(Recording(arrays))
         return Recording.joined(blocks)
 

@@ -94,6 +94,17 @@ def test_izhikevich_step_start_and_reset():
         assert potentials(native("Izhikevich", 30.0, ts=ts, c=-65.0), 1e6) == [-65.0]
 
 
+def test_izhikevich_starts_at_rest_with_its_recovery_there():
+    for c in (0.0, None):
+        neuron = drop_in("Izhikevich", 30.0, resting_potential=-65.0, c=c)
+        _, state, dudt, _ = neuron(tensor(0.0), return_dudt=True)
+        # 0.04 * 65^2 - 5 * 65 + 140 + 0.2 * 65 = -3
+        assert state.item() == pytest.approx(-68.0) and dudt.item() == pytest.approx(-3.0)
+        assert neuron.w.item() == pytest.approx(-13.012)
+        assert neuron.c == (0.0 if c is not None else -65.0)
+        assert neuron(tensor(300.0))[1].item() == neuron.v_reset == -65.0
+
+
 def test_adaptation_follows_the_new_potential_of_held_neurons_too():
     for name in ("AdEx", "Izhikevich"):
         neuron = drop_in(name, 10.0, v_reset=5.0)
@@ -181,15 +192,29 @@ def test_losers_are_reset_too():
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_default_scope_and_how_to_change_it(name):
+def test_what_a_winner_inhibits_and_how_to_change_it(name):
     whole_layer = name in ("AdEx", "Izhikevich")
     x = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
     x[0, 0, 0, 0] = 1e6
-    for scope, held in [(None, 8 if whole_layer else 4), ("feature", 4), ("location", 2), ("global", 8)]:
-        given = {} if scope is None else {"inhibition_mode": scope}
-        neuron = drop_in(name, 1000.0, **given)
+
+    def held(neuron):
         neuron(x)
-        assert int((neuron.refractory_periods > 0).sum()) == held
+        return int((neuron.refractory_periods > 0).sum())
+
+    assert drop_in(name, 1000.0).inhibition_mode == "feature"
+    for mode, expected in [("feature", 4), ("location", 2), ("global", 1), (None, 1)]:
+        neuron = drop_in(name, 1000.0)
+        neuron.inhibition_mode = mode
+        assert held(neuron) == (8 if whole_layer else expected)
+        assert neuron.inhibition_mode == mode
+    for scope, expected in [("feature", 4), ("location", 2), ("global", 8)]:
+        assert held(drop_in(name, 1000.0, inhibition_scope=scope)) == expected
+    if whole_layer:
+        assert held(drop_in(name, 1000.0, inhibition_mode="feature")) == 8
+        with pytest.raises(ValueError, match="inhibits the whole layer whatever it is"):
+            drop_in(name, 1000.0, inhibition_mode="location")
+    else:
+        assert held(drop_in(name, 1000.0, inhibition_mode="location")) == 2
     layer = native(name, 1000.0, inhibition=KWTA(1), refractory_timesteps=2)
     layer.step(x)
     assert int((layer.state["refractory"] > 0).sum()) == 4
@@ -210,20 +235,31 @@ def test_refractory_counters_are_whole_steps():
 
 
 def test_without_refractoriness():
-    neuron = drop_in("LIF_Simple", refractoriness=False)
+    neuron = drop_in("LIF_Simple", refractory_timesteps=0)
+    assert neuron.refractoriness == 0.0
+    assert all(neuron(tensor(20.0))[0].item() for _ in range(5))
+    neuron.refractoriness = 0.0021  # seconds, rounded up to whole steps
+    assert [neuron(tensor(20.0))[0].item() for _ in range(6)] == [1, 0, 0, 0, 1, 0]
+    neuron.reset()
+    neuron.refractoriness = 0
     assert all(neuron(tensor(20.0))[0].item() for _ in range(5))
     layer = native("LIF_Simple", refractory_timesteps=0)
     assert layer.run(np.full((1, *ONE), 20.0), steps=5).spikes.all()
 
 
-def test_winners_are_ordered_exactly():
-    # 1e-9 apart: one float32 number
-    x = torch.zeros(1, 3, 1, 2, dtype=torch.float64)
-    x[0, :, 0, 1] = torch.tensor([20.0, 20.0 + 1e-9, 20.0], dtype=torch.float64)
-    expected = [(1, 0, 1), (0, 0, 1), (2, 0, 1)]
-    assert drop_in("LIF_Simple")(x, n_winners=3)[-1] == expected
-    step = native("LIF_Simple", inhibition=KWTA(4)).step(x)
-    assert [tuple(w) for w in step.winners[0].tolist()] == [*expected, (-1, -1, -1)]
+def test_order_of_winners():
+    # two float32 numbers apart from 20: with the largest, 20 + 2e, added, both round to 40 + 4e
+    e = np.spacing(np.float32(20.0), dtype=np.float32)
+    x = torch.zeros(1, 3, 1, 2)
+    x[0, :, 0, 1] = torch.from_numpy(np.float32(20.0) + e * np.array([1, 2, -40], np.float32))
+    first = {"LIF_Simple": [(0, 0, 1), (1, 0, 1), (2, 0, 1)], "exact": [(1, 0, 1), (0, 0, 1), (2, 0, 1)]}
+    neuron = neurons.LIF_Simple(10.0, backend=BACKEND)
+    assert neuron(x, n_winners=3)[-1] == first["LIF_Simple"]
+    exact = neurons.LIF_Simple(10.0, backend=BACKEND, exact_order=True)
+    assert exact(x, n_winners=3)[-1] == first["exact"]
+    layer = Layer(models.LIF_Simple(threshold=10.0), inhibition=KWTA(4), backend=BACKEND)
+    step = layer.step(x)
+    assert [tuple(w) for w in step.winners[0].tolist()] == [*first["exact"], (-1, -1, -1)]
 
 
 def test_samples_have_winners_of_their_own():
@@ -247,6 +283,11 @@ def test_threshold_may_change():
     neuron.threshold = 4.0
     assert neuron(tensor(0.0))[0].item() > 0
     assert neuron.theta_rh == 3.0
+    # the one that was set last holds
+    neuron.per_neuron_thresh = tensor(6.0)
+    assert neuron(tensor(0.0))[0].item() == 0 and neuron.theta_rh == 3.0
+    neuron.threshold = 8.0
+    assert neuron.per_neuron_thresh.item() == 8.0
     layer = native("EIF")
     assert not layer.step(tensor(5 * UNIT)).spikes.item()
     layer.set(threshold=4.0)
@@ -295,10 +336,13 @@ def test_uniform_time_constants_act(name):
     assert len(layer.step(x * 0 + UNIT).u.unique()) == 10
 
 
-def test_only_the_threshold_is_positional():
-    with pytest.raises(TypeError, match="positional"):
-        neurons.LIF(10.0, 0.02)
+def test_arguments_by_position():
+    neuron = neurons.LIF(10.0, 0.03, 0.002, -1.0, 4, 0.5)
+    assert (neuron.tau_rc, neuron.ts, neuron.resting_potential) == (0.03, 0.002, -1.0)
+    assert (neuron.refractory_timesteps, neuron.C) == (4, 0.5)
     assert neurons.UniformLIF(10.0, (0.01, 0.02)).tau_range == (0.01, 0.02)
+    with pytest.raises(TypeError, match="needs a tau_range"):
+        neurons.UniformLIF(10.0)
     with pytest.raises(TypeError, match="positional"):
         models.LIF(10.0)
 
@@ -321,10 +365,12 @@ def test_state_begins_with_the_first_input():
 
 @pytest.mark.parametrize("name", ["IF", "LIF"])
 def test_time_since_spike(name):
-    neuron = drop_in(name)
-    for _ in range(3):
+    neuron = drop_in(name, ts=0.0001, refractory_timesteps=0)
+    for _ in range(20):
         neuron(tensor(0.0, 0.0, 1.0))
-    assert neuron.time_since_spike.flatten().tolist() == pytest.approx([0.003] * 3)
+    neuron(tensor(0.0, 1e6, 0.0))
+    # a count of steps: 21 times 0.0001 added up in float64 is another number
+    assert neuron.time_since_spike.flatten().tolist() == [21 * 0.0001, 0.0, 21 * 0.0001]
 
 
 def test_if_keeps_its_dtype():
