@@ -1,16 +1,16 @@
 """SpykeTorch-Extended's ``neurons`` module, on compiled layers: change the import, keep the network.
 
-Each class is a specification and an interface; `spyke_numba.spyketorch_runner` turns its calls into steps of a
-`spyke_numba.Layer`.  What deviates from the native models is a specification of its own in
-`spyke_numba.spyketorch_specs`; ``docs/spyketorch.md`` lists it all.
+Each class is a specification and an interface, which `spyke_numba.spyketorch_neuron` has in common for all;
+`spyke_numba.spyketorch_runner` turns calls into steps of a `spyke_numba.Layer`.  What deviates from the native models
+is a specification of its own in `spyke_numba.spyketorch_specs`; ``docs/spyketorch.md`` lists it all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 try:
     import torch
@@ -20,14 +20,17 @@ except ImportError:
     ) from None
 
 from spyke_numba import models, spyketorch_specs
-from spyke_numba.layer import Layer
-from spyke_numba.parameters import Distribution, Uniform, call_by_name
-from spyke_numba.recording import Recording
-from spyke_numba.spyketorch_runner import Runner, Traits, seconds_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from spyke_numba.spyketorch_neuron import (
+    CompiledNeuron,
+    Follows,
+    Neuron,
+    Parameter,
+    StateTensor,
+    TauRange,
+    TimeSinceSpike,
+    drawn_from,
+)
+from spyke_numba.spyketorch_runner import Traits
 
 __all__ = [
     "DEVICE",
@@ -50,446 +53,7 @@ __all__ = [
 #: Where a network may put its tensors: a GPU that torch can use, or else the CPU.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-#: What get_params lists for every class.
-_BASE_PARAMS = (
-    "_threshold",
-    "resting_potential",
-    "previous_state",
-    "_per_neuron_thresh",
-    "refractory_timestes",
-    "ts",
-    "refractoriness",
-    "refractory_periods",
-    "v_reset",
-    "inhibition_mode",
-)
 _TAKEN_BY_ALL = {"tau_rc": 0.02, "C": 0.281}
-
-
-class _Parameter:
-    """A parameter as an attribute: what is set holds from the next step on."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
-        return self if neuron is None else neuron._runner.value(self._name)
-
-    def __set__(self, neuron: Neuron, value: Any) -> None:
-        with neuron._runner.changing() as given:
-            given[self._name] = value
-
-
-class _TauRange(_Parameter):
-    """The range from which a time constant for each feature map is drawn, kept as given."""
-
-    def __set__(self, neuron: Neuron, value: Any) -> None:
-        drawn = _drawn(type(neuron).__name__, value)
-        with neuron._runner.changing() as given:
-            given |= {"tau_range": value, "tau_rc": drawn}
-
-
-def _drawn(owner: str, tau_range: Any) -> Uniform:
-    if tau_range is None:
-        raise TypeError(f"{owner} needs a tau_range: give two numbers of seconds, such as (0.01, 0.03)")
-    try:
-        low, high = map(float, tau_range)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"tau_range is {tau_range!r}: give two numbers of seconds, such as (0.01, 0.03)"
-        ) from None
-    return Uniform(low, high, per="feature")
-
-
-class _Follows:
-    """An attribute that follows from parameters, named by the arguments of its rule; None until they are drawn."""
-
-    def __init__(self, rule: Callable[..., Any]):
-        self._rule = rule
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
-        if neuron is None:
-            return self
-        values = {name: getattr(neuron, name) for name in _arguments(self._rule)}
-        drawn = not any(isinstance(value, Distribution) for value in values.values())
-        return call_by_name(self._rule, values) if drawn else None
-
-    def __set__(self, neuron: Neuron, value: Any) -> None:
-        sources = " and ".join(_arguments(self._rule))
-        raise AttributeError(f"{self._name} follows from {sources}: set these instead")
-
-
-def _arguments(rule: Callable[..., Any]) -> tuple[str, ...]:
-    return rule.__code__.co_varnames[: rule.__code__.co_argcount]
-
-
-class _State:
-    """A part of the state as an attribute: a tensor; what is assigned or written into it acts on the next step."""
-
-    def __init__(self, name: str, doc: str):
-        self._part, self.__doc__ = name, doc
-
-    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
-        return self if neuron is None else neuron._runner.see(self._part)
-
-    def __set__(self, neuron: Neuron, value: Any) -> None:
-        neuron._runner.assign(self._part, value)
-
-
-class Neuron:
-    """What all neurons share; subclass it for a membrane of your own, or use one of its subclasses.
-
-    A subclass has its own ``__call__``, which computes the new potential from `previous_state` and its input and
-    returns what `finalize_state_update` makes of it; its own ``reset``, if it keeps more than that; and ``_f_ode(x,
-    I=0)``, if `plot_ode` is to draw it.
-
-    Parameters
-    ----------
-    ts : float
-        Time step (s).
-    resting_potential : float
-    v_reset : float, optional
-        The resting potential unless given.
-    threshold : float
-    refractory_timesteps : int
-        Whole steps for which a winner holds its inhibited set at rest.
-    inhibition_mode : str
-        ``"feature"``: a winner inhibits its feature map; ``"location"``: its location in all maps; anything else: no
-        neuron but itself.  AdEx and Izhikevich inhibit the whole layer, whatever it says.  May be set between calls.
-
-    Every class takes by keyword, too:
-
-    per_neuron_thresh, per_neuron_threshold : tensor (1, F, H, W), optional
-        A threshold for each neuron, instead of `threshold`.
-    refractoriness : float, optional
-        Seconds, instead of `refractory_timesteps`.
-    inhibition_scope : {"feature", "location", "global"}, optional
-        What a winner inhibits (``"global"``: the whole layer), instead of `inhibition_mode`.
-    inhibition_radius : int
-        Rows and columns around a winner that cannot win in the same step.
-    exact_order : bool
-        Whether winners are ordered by their potentials as they are, instead of SpykeTorch's rounding of them.
-    backend : {"auto", "cpu", "cuda", "torch", "torch_compiled"}
-    dtype : {"float32", "float64"} or torch.dtype, optional
-        The first input's unless given; float32 for 16-bit input.
-    seed : int
-        Seed of what is drawn.
-
-    Raises
-    ------
-    TypeError, ValueError
-        One sentence, for a name or a value that is not allowed.
-
-    Notes
-    -----
-    `previous_state`, `refractory_periods`, `per_neuron_thresh`, `w` and the state that a call returns may be assigned
-    and written into, which acts from the next step on.  What is written past torch's count of writes, through
-    ``.data`` or a numpy view, is not seen.
-    """
-
-    _traits: ClassVar[Traits] = Traits(spyketorch_specs.GIVEN, needs_threshold=False)
-    #: What get_params lists beside what every class has.
-    _listed: ClassVar[tuple[str, ...]] = ()
-
-    ts = _Parameter()
-    resting_potential = _Parameter()
-    v_reset = _Parameter()
-    previous_state = _State(
-        "u", "Potential after the last step's reset, (B, F, H, W); None before the first call."
-    )
-    refractory_periods = _State(
-        "refractory", "Seconds for which each neuron is still held; None before the first call."
-    )
-
-    def __init__(
-        self,
-        ts: float = 0.01,
-        resting_potential: float = 0.0,
-        v_reset: float | None = None,
-        threshold: Any = None,
-        refractory_timesteps: int = 0,
-        inhibition_mode: Any = "feature",
-        **others: Any,
-    ):
-        self._make(locals())
-
-    def _make(self, arguments: dict[str, Any]) -> None:
-        """Take a constructor's arguments, those given by keyword alone under ``"others"``."""
-        given = {
-            "v_reset": None,
-            "refractoriness": None,
-            "per_neuron_thresh": None,
-            "per_neuron_threshold": None,
-            **self._traits.ignored,
-            **arguments,
-            **arguments["others"],
-        }
-        del given["self"], given["others"]
-        settings = {
-            name: given.pop(name, default)
-            for name, default in (
-                ("inhibition_mode", "feature"),
-                ("inhibition_scope", None),
-                ("inhibition_radius", 0),
-                ("exact_order", False),
-                ("backend", "auto"),
-                ("dtype", None),
-                ("seed", 0),
-            )
-        }
-        name, mode = type(self).__name__, settings["inhibition_mode"]
-        if self._traits.whole_layer and mode != "feature":
-            raise ValueError(
-                f"inhibition_mode is {mode!r}, but {name} inhibits the whole layer whatever it is: "
-                "leave it out, or give inhibition_scope="
-            )
-        levels = given.pop("per_neuron_threshold")
-        if given["per_neuron_thresh"] is None:
-            given["per_neuron_thresh"] = levels
-        self._runner = Runner(name, self._traits, given, **settings)
-
-    # -- attributes
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_runner":
-            raise AttributeError(f"{type(self).__name__} is not made yet: call super().__init__(...) first")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def threshold(self) -> Any:
-        """The threshold; may be set, for all neurons, and holds from the next step on."""
-        return self._runner.given["threshold"]
-
-    @threshold.setter
-    def threshold(self, threshold: Any) -> None:
-        self._runner.set_threshold(threshold)
-
-    @property
-    def per_neuron_thresh(self) -> Any:
-        """The threshold of each neuron: None if there was none before the first call, a filled tensor after it.
-
-        May be set and written into, and holds from the next step on.
-        """
-        return self._runner.per_neuron_thresh()
-
-    @per_neuron_thresh.setter
-    def per_neuron_thresh(self, per_neuron_thresh: Any) -> None:
-        with self._runner.changing() as given:
-            given["per_neuron_thresh"] = per_neuron_thresh
-
-    per_neuron_threshold = _per_neuron_thresh = per_neuron_thresh
-    _threshold = threshold
-
-    @property
-    def refractoriness(self) -> Any:
-        """Seconds for which a winner holds its inhibited set, rounded up to whole steps; may be set."""
-        return self._runner.given["refractoriness"]
-
-    @refractoriness.setter
-    def refractoriness(self, refractoriness: Any) -> None:
-        with self._runner.changing() as given:
-            given["refractoriness"] = seconds_of(refractoriness)
-
-    @property
-    def refractory_timesteps(self) -> Any:
-        """Whole steps for which a winner holds its inhibited set; may be set."""
-        return self._runner.refractory_steps
-
-    @refractory_timesteps.setter
-    def refractory_timesteps(self, refractory_timesteps: Any) -> None:
-        with self._runner.changing() as given:
-            given["refractoriness"] = self._runner.hold_for(refractory_timesteps)
-
-    refractory_timestes = refractory_timesteps
-
-    @property
-    def inhibition_mode(self) -> Any:
-        """What a winner inhibits; may be set, and holds from the next step on."""
-        return self._runner.mode
-
-    @inhibition_mode.setter
-    def inhibition_mode(self, mode: Any) -> None:
-        self._runner.mode = mode
-        self._runner.compete()
-
-    def get_params(self) -> dict[str, Any]:
-        """Return every attribute that is no tensor."""
-        own = {name: value for name, value in vars(self).items() if name != "_runner"}
-        attributes = {name: getattr(self, name) for name in (*_BASE_PARAMS, *self._listed)} | own
-        return {name: value for name, value in attributes.items() if not isinstance(value, torch.Tensor)}
-
-    def get_thresholded_potentials(self, current_state: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Return potentials that reach the threshold, 0 elsewhere: those given, or else the last step's, if any."""
-        if current_state is None:
-            return self._runner.last_thresholded()
-        return self._runner.thresholded(current_state)
-
-    def __str__(self) -> str:
-        return "Spiking_Neuron_Base_Class"
-
-    # -- running
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Advance by one step; a subclass says how."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no __call__: subclass Neuron with one that returns "
-            "self.finalize_state_update(new_potential), or use LIF, AdEx or another of its subclasses"
-        )
-
-    def reset(self) -> None:
-        """Drop the state; the next call makes a new one from its input's shape."""
-        self._runner.reset()
-
-    def finalize_state_update(
-        self,
-        current_state: torch.Tensor,
-        return_thresholded_potentials: bool = False,
-        return_dudt: bool = False,
-        return_winners: bool = True,
-        n_winners: int = 1,
-        return_winning_spikes: bool = False,
-    ) -> tuple[Any, ...]:
-        """Do the rest of a step whose new potential, (B, F, H, W), is known.
-
-        Held neurons are put at rest; of the others spike those at or above the threshold; winners are found; those that
-        spiked are reset, refractory periods counted, and the state is kept.  Arguments and results are those of a call
-        of a neuron such as `LIF`.
-        """
-        if type(self).get_thresholded_potentials is not Neuron.get_thresholded_potentials:
-            raise TypeError(
-                f"{type(self).__name__} has a get_thresholded_potentials of its own, which finalize_state_update does "
-                "not call: set per_neuron_thresh instead"
-            )
-        return self._runner.call(
-            spyketorch_specs.GIVEN,
-            current_state,
-            return_thresholded_potentials,
-            return_dudt,
-            return_winners,
-            n_winners,
-            return_winning_spikes,
-        )
-
-    def _f_ode(self, x: Any, I: Any = 0) -> Any:
-        """Return du/dt at potentials and an input, for `plot_ode`; a subclass says what it is."""
-        raise NotImplementedError(f"{type(self).__name__} has no _f_ode(x, I=0): give it one to draw it")
-
-    def plot_ode(
-        self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
-    ) -> tuple[Figure, Axes]:
-        """Draw du/dt against u, without and with a constant current; for models of one variable.
-
-        Parameters
-        ----------
-        figure, ax : optional
-            Where to draw; a new figure unless given.
-        current : float
-            Constant input.
-        """
-        from spyke_numba.phase import new_axes
-
-        rest, threshold = self.resting_potential, self.threshold
-        span = abs(threshold - rest) if isinstance(threshold, (int, float)) else 1.0
-        u = torch.linspace(rest - 0.3 * span, rest + 1.1 * span, 501)
-        figure, ax = new_axes(figure, ax)
-        for value in dict.fromkeys((0.0, float(current))):
-            ax.plot(u, torch.as_tensor(self._f_ode(u, value)), label=f"I = {value:.4g}")
-        ax.axhline(0.0, color="0.7", linewidth=0.8)
-        ax.set_xlabel("u")
-        ax.set_ylabel("du/dt")
-        ax.set_title(type(self).__name__)
-        ax.legend()
-        return figure, ax
-
-
-class _Compiled(Neuron):
-    """A neuron whose membrane is a compiled specification."""
-
-    tau_rc = _Parameter()
-    C = _Parameter()
-
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
-        if cls.__call__ is _Compiled.__call__:
-            for hook in ("finalize_state_update", "get_thresholded_potentials", "_f_ode"):
-                if getattr(cls, hook) is not getattr(_Compiled, hook):
-                    raise TypeError(
-                        f"{cls.__name__} has a {hook} of its own, which compiled neurons do not call: "
-                        "give it a __call__ that does, or subclass Neuron"
-                    )
-
-    @property
-    def layer(self) -> Layer | None:
-        """The compiled layer; None before the first call."""
-        return self._runner.layer
-
-    def __call__(
-        self,
-        potentials: torch.Tensor,
-        return_thresholded_potentials: bool = False,
-        return_dudt: bool = False,
-        return_winners: bool = True,
-        n_winners: int = 1,
-        return_winning_spikes: bool = False,
-    ) -> tuple[Any, ...]:
-        """Advance by one step.
-
-        Parameters
-        ----------
-        potentials : tensor (B, F, H, W)
-            Input of the step; each sample has its own winners.  If it requires a gradient, the results do not.
-        return_thresholded_potentials, return_dudt, return_winners, return_winning_spikes : bool
-            What to return beside spikes and state.
-        n_winners : int
-            k of the winners-take-all; with 0 nobody wins, nor is held.
-
-        Returns
-        -------
-        tuple
-            ``(spikes, [thresholded,] state, [dudt,] [winners,] [winning_spikes])``; winners as a list of
-            (feature, row, column), or for B > 1 a list of such lists.  For 16-bit input the tensors are copies of the
-            input's dtype.
-        """
-        return self._runner.call(
-            self._traits.spec,
-            potentials,
-            return_thresholded_potentials,
-            return_dudt,
-            return_winners,
-            n_winners,
-            return_winning_spikes,
-        )
-
-    def run(
-        self, potentials: torch.Tensor, n_winners: int = 1, record: Sequence[str] = ("spikes", "winners")
-    ) -> Recording:
-        """Advance by T steps in one compiled call; ``potentials`` (T, B, F, H, W), results as of `Layer.run`."""
-        return self._runner.run(potentials, n_winners, record)
-
-    def plot_ode(
-        self, figure: Figure | None = None, ax: Axes | None = None, current: float = 0.0
-    ) -> tuple[Figure, Axes]:
-        """Draw du/dt against u, without and with a constant current; for models of one variable.
-
-        Parameters
-        ----------
-        figure, ax : optional
-            Where to draw; a new figure unless given.
-        current : float
-            Constant input.
-        """
-        from spyke_numba.phase import plot_ode
-
-        return plot_ode(self._runner.neuron(self._traits.spec), figure, ax, current)
-
-    def __str__(self) -> str:
-        name = self._traits.spec.name
-        if self._traits.unit_spikes:
-            return f"{name}_RT{self.refractory_timesteps}_tau{self.tau_rc}"
-        return f"{name}_Neuron_rt{self.refractory_timesteps}_C{self.C}"
 
 
 def _ts_over_tau(ts: Any, tau_rc: Any) -> Any:
@@ -501,28 +65,15 @@ def _exp_term(ts: Any, tau_rc: Any) -> Any:
     return torch.exp(exponent) if isinstance(exponent, torch.Tensor) else math.exp(exponent)
 
 
-class _TimeSinceSpike(_State):
-    """Seconds since each neuron's last spike, or since the first call, by which it is made; stays after a reset."""
-
-    def __init__(self) -> None:
-        super().__init__("time_since_spike", type(self).__doc__ or "")
-
-    def __get__(self, neuron: Neuron | None, owner: type | None = None) -> Any:
-        since = super().__get__(neuron, owner)
-        if since is None:
-            raise AttributeError(f"{type(neuron).__name__!r} has no time_since_spike before its first call")
-        return since
-
-
-class IF(_Compiled):
+class IF(CompiledNeuron):
     """Perfect integrate-and-fire neuron."""
 
     _traits = Traits(
         models.get("IF"), ignored=_TAKEN_BY_ALL, dudt_after_reset=True, counts_time_since_spike=True
     )
     _listed = ("tau_rc", "ts_over_tau", "exp_term", "refractory_timesteps", "C")
-    ts_over_tau, exp_term = _Follows(_ts_over_tau), _Follows(_exp_term)
-    time_since_spike = _TimeSinceSpike()
+    ts_over_tau, exp_term = Follows(_ts_over_tau), Follows(_exp_term)
+    time_since_spike = TimeSinceSpike()
 
     def __init__(
         self,
@@ -537,11 +88,11 @@ class IF(_Compiled):
         self._make(locals())
 
 
-class _Leaky(_Compiled):
+class _Leaky(CompiledNeuron):
     """What `LIF` and `LIF_ode` share."""
 
-    _listed = IF._listed
-    ts_over_tau, exp_term = _Follows(_ts_over_tau), _Follows(_exp_term)
+    _listed: ClassVar[tuple[str, ...]] = IF._listed
+    ts_over_tau, exp_term = Follows(_ts_over_tau), Follows(_exp_term)
 
     def __init__(
         self,
@@ -561,7 +112,7 @@ class LIF(_Leaky):
     """Leaky integrate-and-fire neuron that decays from its last excitation."""
 
     _traits = Traits(spyketorch_specs.LIF, counts_time_since_spike=True)
-    time_since_spike = _TimeSinceSpike()
+    time_since_spike = TimeSinceSpike()
 
 
 class LIF_ode(_Leaky):
@@ -570,14 +121,14 @@ class LIF_ode(_Leaky):
     _traits = Traits(models.get("LIF_ode"))
 
 
-class LIF_Simple(_Compiled):
+class LIF_Simple(CompiledNeuron):
     """Leaky integrate-and-fire neuron whose input is added as it is; spikes are 1."""
 
     _traits = Traits(
         spyketorch_specs.LIF_SIMPLE, ignored=_TAKEN_BY_ALL, unit_spikes=True, dudt_after_reset=True
     )
     _listed = ("refractory_timesteps", "tau_rc", "decay")
-    decay = _Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
+    decay = Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
 
     def __init__(
         self,
@@ -592,12 +143,12 @@ class LIF_Simple(_Compiled):
         self._make(locals())
 
 
-class EIF(_Compiled):
+class EIF(CompiledNeuron):
     """Exponential integrate-and-fire neuron."""
 
     _traits = Traits(spyketorch_specs.EIF)
-    _listed = ("tau_rc", "refractory_timesteps", "C", "delta_t", "theta_rh")
-    delta_t, theta_rh = _Parameter(), _Parameter()
+    _listed: ClassVar[tuple[str, ...]] = ("tau_rc", "refractory_timesteps", "C", "delta_t", "theta_rh")
+    delta_t, theta_rh = Parameter(), Parameter()
 
     def __init__(
         self,
@@ -615,7 +166,7 @@ class EIF(_Compiled):
         self._make(locals())
 
 
-class EIF_Simple(_Compiled):
+class EIF_Simple(CompiledNeuron):
     """Exponential integrate-and-fire neuron, upswing and input added as they are; returns u before the reset."""
 
     _traits = Traits(
@@ -626,8 +177,8 @@ class EIF_Simple(_Compiled):
         state_before_reset=True,
     )
     _listed = (*LIF_Simple._listed, "delta_t", "theta_rh")
-    delta_t, theta_rh = _Parameter(), _Parameter()
-    decay = _Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
+    delta_t, theta_rh = Parameter(), Parameter()
+    decay = Follows(lambda ts, tau_rc: 1 - ts / tau_rc)
 
     def __init__(
         self,
@@ -645,14 +196,14 @@ class EIF_Simple(_Compiled):
         self._make(locals())
 
 
-class AdEx(_Compiled):
+class AdEx(CompiledNeuron):
     """Adaptive exponential integrate-and-fire neuron; a winner inhibits the whole layer."""
 
     _traits = Traits(spyketorch_specs.ADEX, whole_layer=True)
     _listed = (*EIF._listed, "R", "a", "b", "tau_w")
-    delta_t, theta_rh, a, b, tau_w = (_Parameter() for _ in range(5))
-    R = _Follows(lambda tau_rc, C: tau_rc / C)
-    w = _State("w", "Adaptation, (B, F, H, W); None before the first call.")
+    delta_t, theta_rh, a, b, tau_w = (Parameter() for _ in range(5))
+    R = Follows(lambda tau_rc, C: tau_rc / C)
+    w = StateTensor("w", "Adaptation, (B, F, H, W); None before the first call.")
 
     def __init__(
         self,
@@ -673,12 +224,12 @@ class AdEx(_Compiled):
         self._make(locals())
 
 
-class QIF(_Compiled):
+class QIF(CompiledNeuron):
     """Quadratic integrate-and-fire neuron."""
 
     _traits = Traits(models.get("QIF"))
-    _listed = ("tau_rc", "u_c", "a", "refractory_timesteps", "C")
-    u_c, a = _Parameter(), _Parameter()
+    _listed: ClassVar[tuple[str, ...]] = ("tau_rc", "u_c", "a", "refractory_timesteps", "C")
+    u_c, a = Parameter(), Parameter()
 
     def __init__(
         self,
@@ -696,14 +247,14 @@ class QIF(_Compiled):
         self._make(locals())
 
 
-class Izhikevich(_Compiled):
+class Izhikevich(CompiledNeuron):
     """Izhikevich's simple model with steps of 1 ms; a winner inhibits the whole layer."""
 
     _traits = Traits(spyketorch_specs.IZHIKEVICH, ignored=_TAKEN_BY_ALL, whole_layer=True)
     _listed = ("tau_rc", "refractory_timesteps", "C", "R", "a", "b", "d", "c")
-    a, b, c, d = (_Parameter() for _ in range(4))
-    R = _Follows(lambda tau_rc, C: tau_rc / C)
-    w = _State("w", "Recovery variable, (B, F, H, W); None before the first call.")
+    a, b, c, d = (Parameter() for _ in range(4))
+    R = Follows(lambda tau_rc, C: tau_rc / C)
+    w = StateTensor("w", "Recovery variable, (B, F, H, W); None before the first call.")
 
     def __init__(
         self,
@@ -748,7 +299,7 @@ class UniformLIF(LIF):
 
     _traits = replace(LIF._traits, ignored={"tau_range": None})
     _listed = (*LIF._listed, "tau_range", "taus")
-    tau_range, taus = _TauRange(), property(_taus)
+    tau_range, taus = TauRange(), property(_taus)
 
     def __init__(
         self,
@@ -763,7 +314,7 @@ class UniformLIF(LIF):
     ):
         super().__init__(
             threshold,
-            _drawn(type(self).__name__, tau_range),
+            drawn_from(type(self).__name__, tau_range),
             ts,
             resting_potential,
             refractory_timesteps,
@@ -779,7 +330,7 @@ class UniformEIF(EIF):
 
     _traits = replace(EIF._traits, ignored={"tau_range": None})
     _listed = (*EIF._listed, "tau_range", "taus")
-    tau_range, taus = _TauRange(), property(_taus)
+    tau_range, taus = TauRange(), property(_taus)
 
     def __init__(
         self,
@@ -796,7 +347,7 @@ class UniformEIF(EIF):
     ):
         super().__init__(
             threshold,
-            _drawn(type(self).__name__, tau_range),
+            drawn_from(type(self).__name__, tau_range),
             ts,
             delta_t,
             theta_rh,
@@ -814,7 +365,7 @@ class UniformQIF(QIF):
 
     _traits = replace(QIF._traits, ignored={"tau_range": None})
     _listed = (*QIF._listed, "tau_range", "taus")
-    tau_range, taus = _TauRange(), property(_taus)
+    tau_range, taus = TauRange(), property(_taus)
 
     def __init__(
         self,
@@ -831,7 +382,7 @@ class UniformQIF(QIF):
     ):
         super().__init__(
             threshold,
-            _drawn(type(self).__name__, tau_range),
+            drawn_from(type(self).__name__, tau_range),
             ts,
             u_c,
             a,

@@ -53,7 +53,7 @@ class Traits:
     spec : NeuronSpec
     needs_threshold : bool
         Whether one has to be given when the neuron is made.
-    ignored : mapping of str to number
+    ignored : mapping of str to value
         Parameters that are taken though the model has no use for them, and their defaults.
     unit_spikes : bool
         Whether spikes are 1 instead of 1/ts.
@@ -66,7 +66,7 @@ class Traits:
 
     spec: NeuronSpec
     needs_threshold: bool = True
-    ignored: Mapping[str, float] = field(default_factory=dict)
+    ignored: Mapping[str, Any] = field(default_factory=dict)
     unit_spikes: bool = False
     dudt_after_reset: bool = False
     state_before_reset: bool = False
@@ -283,11 +283,12 @@ class Runner:
         tensor, version = self._seen.get(name, (None, 0))
         if self.layer is None or (tensor is not None and tensor._version != version):
             return tensor
-        if name == "time_since_spike" and self._spiked_at is None:
+        spiked_at = self._spiked_at
+        if name == "time_since_spike" and spiked_at is None:
             return None
         with torch.inference_mode(False):
-            if name == "time_since_spike":
-                now = self._seconds(self._calls - self._spiked_at)  # type: ignore[operator]
+            if name == "time_since_spike" and spiked_at is not None:
+                now = self._seconds(spiked_at.neg() + self._calls)
             elif name == "refractory":
                 now = self._seconds(torch.as_tensor(self.layer.state["refractory"]))
             else:
@@ -490,7 +491,7 @@ class Runner:
         layer, potentials = self._ready(spec, potentials, 4, n_winners)
         traits = self.traits
         alone = n_winners == 0 or not self._holds_sets()
-        before = layer.state if return_dudt or alone else None
+        before = layer.state if return_dudt or alone else {}
         self._last = None  # so that this step can use its memory again
         if layer is self.layer:
             self._seen = {}

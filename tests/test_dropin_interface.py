@@ -39,7 +39,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "QIF": {**COMMON, "u_c": None, "a": 0.001, **HOLD, "C": 0.281, "v_reset": None},
     "Izhikevich": {
         **COMMON,
-        **{"a": 0.02, "b": 0.2, "c": 0.0, "d": 8.0},
+        "a": 0.02,
+        "b": 0.2,
+        "c": 0.0,
+        "d": 8.0,
         **HOLD,
         "C": 0.281,
         "v_reset": None,

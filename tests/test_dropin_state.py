@@ -1,4 +1,4 @@
-"""What users see of a drop-in neuron's state, and write into it, against a plain numpy layer written from the equations."""
+"""What users see of a drop-in neuron's state, and write into it, against a plain numpy layer."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_time_since_spike_counts_calls(name: str, on: str) -> None:
         spikes = neuron(torch.tensor(random.uniform(0, 2000, SHAPE), dtype=torch.float32))[0]
         count = np.where(np.asarray(spikes) != 0, 0, count + 1)
         np.testing.assert_array_equal(neuron.time_since_spike, np.float32(count) * np.float32(0.001))
-    assert 0 < count.min() + count.max()
+    assert (count == 0).any() and (count > 3).any()
     before = neuron.time_since_spike.clone()
     neuron.reset()
     neuron.reset()
