@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import keyword
+import math
+import numbers
 import pickle
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from spyke_numba.checks import check_no_gradient
 from spyke_numba.expressions import VOCABULARY, Function, argument_names, listing, read, suggest
+from spyke_numba.recording import Recording
 
 Number = float | int
 Rule = Callable[..., Any]
@@ -63,6 +69,17 @@ class State:
     initial: Number | Rule = 0.0
     doc: str = ""
 
+    def __post_init__(self) -> None:
+        if not callable(self.initial):
+            if isinstance(self.initial, (str, bytes)) or not isinstance(self.initial, numbers.Real):
+                raise TypeError(
+                    f"the initial value {self.initial!r} of a state is no number: give one, or a function"
+                )
+            if not math.isfinite(self.initial):
+                raise ValueError(
+                    f"the initial value {self.initial:g} of a state is not finite: give a finite number"
+                )
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -99,6 +116,7 @@ _SIGNALS = {
 }
 _RESERVED = frozenset(
     {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory"}
+    | {"events", "packed_spikes", "description"}
 )
 
 
@@ -163,21 +181,34 @@ class NeuronSpec:
     functions: Mapping[str, Function] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.isidentifier()):
+        if not (isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)):
             raise ValueError(f"a model's name must be an identifier, not {self.name!r}")
-        params = {k: v if isinstance(v, Param) else Param(v) for k, v in self.params.items()}
-        states = {k: v if isinstance(v, State) else State(v) for k, v in self.states.items()}
+        params = {k: v if isinstance(v, Param) else Param(v) for k, v in self._named("params")}
+        states = {k: v if isinstance(v, State) else State(v) for k, v in self._named("states")}
         for attribute, value in (
             ("params", params),
             ("states", states),
-            ("derived", dict(self.derived)),
-            ("defaults", dict(self.defaults)),
+            ("derived", dict(self._named("derived"))),
+            ("defaults", dict(self._named("defaults"))),
         ):
             object.__setattr__(self, attribute, MappingProxyType(value))
         object.__setattr__(self, "requires", tuple(self.requires))
         object.__setattr__(self, "equations", tuple(self.equations))
         self._check_names()
         object.__setattr__(self, "functions", MappingProxyType(self._read_functions()))
+
+    def _named(self, attribute: str) -> list[tuple[str, Any]]:
+        """Return a mapping's entries under names as Python reads them in a function."""
+        entries = getattr(self, attribute)
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"{attribute} of {self.name} is {entries!r}: give a mapping of names")
+        read: dict[str, Any] = {}
+        for name, value in entries.items():
+            as_read = canonical(name)
+            if as_read in read:
+                raise ValueError(f"{attribute} of {self.name} holds {as_read!r} twice, to Python: rename one")
+            read[as_read] = value
+        return list(read.items())
 
     def _check_names(self) -> None:
         for name, parameter in self.params.items():
@@ -192,9 +223,11 @@ class NeuronSpec:
             ("derived constant", self.derived),
         ):
             for name in names:
-                if not name.isidentifier():
+                if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
                     raise ValueError(f"the {kind} {name!r} of {self.name} is not an identifier: rename it")
-                if name in _RESERVED or name in VOCABULARY:
+                # a recording has its states as attributes, beside what it can do
+                taken = kind == "state" and hasattr(Recording, name)
+                if name in _RESERVED or name in VOCABULARY or taken:
                     raise ValueError(f"the {kind} {name!r} of {self.name} is a name of the engine: rename it")
                 if name in seen:
                     raise ValueError(
@@ -281,7 +314,7 @@ class NeuronSpec:
             f"the model {self.name} cannot be pickled: keep it in a variable of {module}, where its membrane is defined"
         )
 
-    def __call__(self, **given: Any) -> Neuron:
+    def __call__(self, /, **given: Any) -> Neuron:
         """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions)."""
         return Neuron(self, given)
 
@@ -306,7 +339,8 @@ class Neuron:
 
         parameters = self.spec.all_params
         given = {}
-        for name, value in self.given.items():
+        for key, value in self.given.items():
+            name = canonical(key)
             if name not in parameters:
                 raise TypeError(
                     f"{self.spec.name} has no parameter {name!r}{suggest(name, parameters)}: "
@@ -357,9 +391,15 @@ class _Module:
         return _Module, (self._name,)
 
 
+def canonical(name: Any) -> Any:
+    """Return a name as Python reads it in code, where several characters can stand for one, such as the two µ."""
+    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
+
+
 def _as_values(model: str, name: str, value: Any) -> Any:
     """Return a parameter's value as a float or a read-only float64 array of its own."""
     if hasattr(value, "detach"):
+        check_no_gradient(f"{name} of {model}", value)
         value = value.detach().cpu().numpy()
     try:
         array = np.array(value, dtype=np.float64)

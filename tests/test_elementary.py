@@ -48,7 +48,11 @@ EXACT = {"exp2": lambda x: mpmath.mpf(2) ** x}
 def apply(membrane: Any, x: np.ndarray, backend: Any) -> np.ndarray:
     spec = NeuronSpec(name="Applied", membrane=membrane)
     layer = Layer(
-        spec(threshold=float(np.finfo(x.dtype).max)), (x.size,), backend=backend, dtype=x.dtype.name
+        spec(threshold=float(np.finfo(x.dtype).max)),
+        (x.size,),
+        backend=backend,
+        dtype=x.dtype.name,
+        nan="ignore",
     )
     return layer.run(x[None, None], ("u_pre",)).u_pre[0, 0]
 

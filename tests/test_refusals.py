@@ -7,7 +7,6 @@ import pickle
 import re
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -293,7 +292,7 @@ WRONG_CALLS: list[tuple[Callable[[Layer], Any], type[Exception], str]] = [
         "the input is a masked array: give numbers for what is masked, such as x.filled(0)",
     ),
     (
-        lambda it: it.step(SimpleNamespace(shape=SHAPE, dtype=torch.quint8)),
+        lambda it: it.step(torch.quantize_per_tensor(torch.zeros(SHAPE), 0.1, 0, torch.quint8)),
         TypeError,
         "the input holds quint8: give real numbers or booleans",
     ),
