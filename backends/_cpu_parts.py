@@ -566,7 +566,19 @@ def look_at_blocks(map_keys, best_of_blocks, lowest):
 
 @njit(error_model="numpy", **INNER)
 def select(
-    u, threshold, map_keys, map_places, best_of_blocks, left, most, radius, W, size, won, lowest, amplitude=None
+    u,
+    threshold,
+    map_keys,
+    map_places,
+    best_of_blocks,
+    left,
+    most,
+    radius,
+    W,
+    size,
+    won,
+    lowest,
+    amplitude=None,
 ):
     """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 

@@ -134,6 +134,7 @@ def bind(device, by_bits, compiled):
 
 '''
 
+
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind`` returns the steps of a whole layer."""
     writer = Writer()

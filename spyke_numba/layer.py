@@ -656,7 +656,14 @@ class Layer:
     ) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
         program = Program(
-            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, frozenset(), records, exact_order
+            self._neuron.spec,
+            self._dtype,
+            inhibition,
+            compact,
+            self._neuron.has_floor,
+            frozenset(),
+            records,
+            exact_order,
         )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
