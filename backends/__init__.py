@@ -134,6 +134,8 @@ class Backend(Protocol):
     compact: bool
     #: Whether its kernels of programs with inhibition are `LazyKernel`.
     lazy: bool
+    #: Whether its kernels know SpykeTorch's order of winners, too: programs without `Program.exact_order`.
+    any_order: bool
     #: Kinds of generated text that `emit` knows.
     emits: tuple[str, ...]
 

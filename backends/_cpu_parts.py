@@ -413,35 +413,76 @@ def copy_fired(u, threshold, lowest, keys):
         keys[j] = u[j] if u[j] >= each(threshold, j) else lowest
 
 
-def _search(bounded: bool) -> Callable[..., Any]:
+def _ranked(builder, x, amplitude, term):
+    # SpykeTorch's sum for a potential or a vector of them, as `KWTA` defines it, of the amplitude and its product with
+    # the largest potential
+    one, suffix = x.type, ""
+    if isinstance(x.type, ir.VectorType):
+        one, suffix = x.type.element, f"v{x.type.count}"
+    least = float(-np.finfo(np.float32 if isinstance(one, ir.FloatType) else np.float64).max)
+    least = ir.Constant(x.type, [least] * x.type.count if suffix else least)
+    # llvmlite's own multiply-add is of numbers alone
+    of_three = ir.FunctionType(x.type, [x.type] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, of_three, f"llvm.fma.{suffix}{one.intrinsic_name}")
+    total = builder.call(fused, [amplitude, term, builder.fmul(amplitude, x)])
+    return builder.select(builder.fcmp_ordered(">", total, least), total, least)
+
+
+@intrinsic
+def ranked(context, x, amplitude, term):
+    """Return what SpykeTorch orders a potential by: the spikes' amplitude, and its product with the largest one."""
+    return x(x, x, x), lambda context, builder, signature, arguments: _ranked(builder, *arguments)
+
+
+def _search(bound: int | None = None, order: int | None = None) -> Callable[..., Any]:
     # four vectors at a time, since a loop that stops would compare one number after the other; where those hold the
-    # key, a vector at a time, and what is left at the end one by one
+    # key, a vector at a time, and what is left at the end one by one. `bound` and `order` are places among the
+    # arguments: of what a potential must reach, and of the amplitude and the largest potential of SpykeTorch's order,
+    # in which others may tie with the key
     def generate(context, builder, signature, arguments):
         kind = signature.args[0].dtype
         count, item = 512 // kind.bitwidth, kind.bitwidth // 8
         keys = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
         (size,) = cgutils.unpack_tuple(builder, keys.shape)
         word, real = ir.IntType(64), context.get_data_type(kind)
-        bounds = bounded and arrayobj.make_array(signature.args[2])(context, builder, arguments[2]).data
-        wanted = {1: arguments[1], count: ir.Constant(ir.VectorType(real, count), ir.Undefined)}
-        for lane in range(count):
-            wanted[count] = builder.insert_element(
-                wanted[count], arguments[1], ir.Constant(ir.IntType(32), lane)
-            )
+
+        def by_lanes(value):
+            vector = ir.Constant(ir.VectorType(real, count), ir.Undefined)
+            for lane in range(count):
+                vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), lane))
+            return {1: value, count: vector}
+
+        varies = bound is not None and isinstance(signature.args[bound], types.Array)
+        if varies:
+            bounds = arrayobj.make_array(signature.args[bound])(context, builder, arguments[bound]).data
+        elif order is not None:
+            # without a bound, all but minus infinity
+            least = ir.Constant(real, -float(np.finfo(kind.name).max))
+            bound_of_all = by_lanes(least if bound is None else arguments[bound])
+        key = arguments[1]
+        if order is not None:
+            amplitude, top = arguments[order : order + 2]
+            amplitudes, terms = by_lanes(amplitude), by_lanes(builder.fmul(amplitude, top))
+            key = _ranked(builder, key, amplitude, terms[1])
+        wanted = by_lanes(key)
 
         def loaded(array, at, lanes):
             kind = real if lanes == 1 else ir.VectorType(real, lanes)
             return builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=item)
 
         def equal(at, lanes):
-            return builder.fcmp_ordered("==", loaded(keys.data, at, lanes), wanted[lanes])
+            x = loaded(keys.data, at, lanes)
+            if order is not None:
+                x = _ranked(builder, x, amplitudes[lanes], terms[lanes])
+            return builder.fcmp_ordered("==", x, wanted[lanes])
 
         def found(at, lanes):
-            # of those that are equal, which reach their own bounds
+            # of those that are equal, which reach their bounds; the key itself is known to reach that of all
             same = equal(at, lanes)
-            if not bounded:
+            if order is None and not varies:
                 return same
-            return builder.and_(same, builder.fcmp_ordered(">=", wanted[lanes], loaded(bounds, at, lanes)))
+            reached = loaded(bounds, at, lanes) if varies else bound_of_all[lanes]
+            return builder.and_(same, builder.fcmp_ordered(">=", loaded(keys.data, at, lanes), reached))
 
         def loop(first, step, is_in):
             # a loop over places from the first one on, and its blocks: until none is left, or one is in
@@ -494,15 +535,20 @@ def _search(bounded: bool) -> Callable[..., Any]:
 
 
 @intrinsic
-def first_place(context, keys, key):
-    """Return the first place of a key, or -1."""
-    return types.int64(keys, key), _search(False)
+def first_fired(context, u, key, threshold):
+    """Return the first place of a potential that fired, or -1; the threshold is one number, or each neuron's own."""
+    return types.int64(u, key, threshold), _search(bound=2)
 
 
 @intrinsic
-def first_fired(context, u, key, threshold):
-    """Return the first place of a potential that fired, or -1; the threshold is one number, or each neuron's own."""
-    return types.int64(u, key, threshold), _search(isinstance(threshold, types.Array))
+def first_place(context, keys, key, threshold, amplitude, top):
+    """Return the first place of a key, of one that fired unless the threshold is None, or -1.
+
+    With an amplitude that is not None it is the first of those that tie with the key in SpykeTorch's order.
+    """
+    bound = 2 if isinstance(threshold, (types.Float, types.Array)) else None
+    order = 3 if isinstance(amplitude, types.Float) else None
+    return types.int64(keys, key, threshold, amplitude, top), _search(bound, order)
 
 
 @njit(error_model="numpy", **INNER)
@@ -534,13 +580,29 @@ def look_at_blocks(map_keys, best_of_blocks, lowest):
 
 
 @njit(error_model="numpy", **INNER)
-def select(u, threshold, map_keys, map_places, best_of_blocks, left, most, radius, W, size, won, lowest):
+def select(
+    u,
+    threshold,
+    map_keys,
+    map_places,
+    best_of_blocks,
+    left,
+    most,
+    radius,
+    W,
+    size,
+    won,
+    lowest,
+    amplitude=None,
+):
     """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 
     A map's key is an upper bound, made exact only for a map that reaches the front; `left` has room for what may still
-    win in one.
+    win in one.  With the spikes' amplitude, which is above 0, the order is SpykeTorch's: as it never puts the larger of
+    two potentials behind the other, keys are potentials here, too, and only where the first of those that tie is
+    sought are they rounded, by the amplitude and the step's largest potential.
     """
-    blocks = best_of_blocks.size
+    blocks, top = best_of_blocks.size, lowest
     if blocks > 1:
         look_at_blocks(map_keys, best_of_blocks, lowest)
     n = block = lo_key = 0
@@ -549,16 +611,18 @@ def select(u, threshold, map_keys, map_places, best_of_blocks, left, most, radiu
         best = largest(best_of_blocks if blocks > 1 else keys, lowest)
         if best == lowest:
             break
+        if n == 0:
+            top = best
         if blocks > 1:
-            block = first_place(best_of_blocks, best)
+            block = first_place(best_of_blocks, best, None, amplitude, top)
             lo_key = block * KEYS_OF_BLOCK
             keys = part(map_keys, (), lo_key, min(lo_key + KEYS_OF_BLOCK, map_keys.size))
-        front = lo_key + first_place(keys, best)
+        front = lo_key + first_place(keys, best, None, amplitude, top)
         place = map_places[front]
         lo, hi = front * size, front * size + size
         own_u, own_threshold = part(u, (), lo, hi), own(threshold, lo, hi)
         if place < 0:
-            place = first_fired(own_u, best, own_threshold)
+            place = first_place(own_u, best, own_threshold, amplitude, top)
         row = place // W
         column = place - row * W
         allowed = True
@@ -573,7 +637,7 @@ def select(u, threshold, map_keys, map_places, best_of_blocks, left, most, radiu
                     for j in range(max(0, won[q, 2] - radius), min(W, won[q, 2] + radius + 1)):
                         left[i * W + j] = lowest
             best = largest(left, lowest)
-            map_keys[front], map_places[front] = best, first_place(left, best)
+            map_keys[front], map_places[front] = best, first_place(left, best, None, amplitude, top)
         else:
             map_keys[front] = lowest
             won[n, 0] = front

@@ -124,8 +124,7 @@ _COMPETING = """\
 size = H * W
 F = N // size
 front_runners, lowest = front_runners_of[me, :most], lowest_key[0]
-# with many winners it takes longer to tell whether a map can win than to find its place
-prune = most <= 32
+{prune}
 {prepare}
 b = -1
 while True:
@@ -160,9 +159,7 @@ while True:
                     {advance}
                     taint += taint_of_row
                     {record}
-                    if size > row:
-                        if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-                            best_place = lo - f * size + first_fired(row__u, best_of_row, {threshold})
+                    {place}
                     best = larger(best_of_row, best)
                 if size > row:
                     map_keys[b, f], map_places[b, f] = best, best_place
@@ -185,8 +182,7 @@ while True:
                         enters(map_keys[b, g], front_runners)
                 f = end
             if 1 < size <= row:
-                maps_of_piece = map_keys[b], map_places[b], first_map, last_map
-                find_places(g__u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
+                {places}
             done += 1
             piece = claim(turns_b, t, me, owners, pieces) if owners > 0 else -1
         concludes = owners == 0
@@ -202,7 +198,7 @@ while True:
             fetch(address_of(map_places[b]))
         maps_of_sample = map_keys[b], map_places[b], best_of_blocks_of[me]
         left = part(left_of, (me,), 0, size)
-        n = select(g__u[b], {thresholds}, *maps_of_sample, left, most, radius, W, size, won[b], lowest)
+        n = select(g__u[b], {thresholds}, *maps_of_sample, left, most, radius, W, size, won[b], lowest{amplitude})
         # where periods differ, sets that winners share take the longest, whatever they were held for before
         for again in range({passes}):
             for q in range(n):
@@ -347,6 +343,21 @@ later = at + ahead
 place = row_at + later * {item}
 if later >= x0.size:
     place = next_at + (later - x0.size) * {item}
+"""
+
+#: Where winners of a map of several rows, and of smaller maps, are found while they are in the cache.
+_PRUNE = """\
+# with many winners it takes longer to tell whether a map can win than to find its place
+prune = most <= 32
+"""
+_PLACE = """\
+if size > row:
+    if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
+        best_place = lo - f * size + first_fired(row__u, best_of_row, {threshold})
+"""
+_PLACES = """\
+maps_of_piece = map_keys[b], map_places[b], first_map, last_map
+find_places(g__u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
 """
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
@@ -681,6 +692,7 @@ class ModuleSource:
         assert scope is not None
         functions = self.row("advance", counters, fetching=True)
         names = ["prepare", "tiling", "alike", "rest", "rests", "settle", "returns", "input_ahead", "fetch"]
+        names += ["place"]
         blocks: dict[str, list[str]] = {name: [] for name in names}
         item, written = [str(self.item)], self.bytes_written.items()
         blocks["next_rows"] = [
@@ -735,13 +747,23 @@ class ModuleSource:
                 "if t + 1 == steps:",
                 *(f"    remaining({n}[b], steps, {n}[b])" for n in ends),
             ]
+        thresholds = [self.own("threshold", "0", "N")]
+        if program.exact_order:
+            blocks["prune"] = _PRUNE.splitlines()
+            blocks["place"] = _filled(_PLACE, threshold=[self.own("threshold")])
+            blocks["places"] = _filled(_PLACES, thresholds=thresholds)
+        else:
+            # what ties with a map's largest potential is known only when the step's largest is
+            blocks["prune"] = ["prune = False"]
+            blocks["places"] = ["part(map_places, (b,), first_map, last_map)[:] = -1"]
         loop = _filled(
             _COMPETING,
             **blocks,
             record=self.copies(),
             reset_from=["LOWEST_KEY" if self.varies("threshold") else "p__threshold"],
             threshold=[self.own("threshold")],
-            thresholds=[self.own("threshold", "0", "N")],
+            thresholds=thresholds,
+            amplitude=["" if program.exact_order else ", p__spike_amplitude"],
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],
             passes=["2" if self.varying_period else "1"],
@@ -775,6 +797,33 @@ def elementwise_source(name: str, dtype: str) -> str:
     helpers = helper_lines([f"y = {name}(x)"], dtype, writer, _JIT_HELPER)
     loop = _ELEMENTWISE.format(name=name, vectors=INTERLEAVED).splitlines()
     return _module(f"{name}_{dtype}", dtype, writer, helpers, loop)
+
+
+_RANKS = """\
+from spyke_numba.backends._cpu_parts import ranked
+
+
+@njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)
+def run(source, target, B, n, given):
+    use_widest_vectors()
+    x, y = array_at(source, real, (B, n)), array_at(target, real, (B, n))
+    order = array_at(given, real, (1 + B,))
+    amplitude = order[0]
+    for b in range(B):
+        row, out = part(x, (b,), 0, n), part(y, (b,), 0, n)
+        term = amplitude * order[1 + b]
+        for j in range(n):
+            out[j] = chosen(row[j] > LOWEST_KEY, ranked(row[j], amplitude, term), LOWEST_KEY)
+"""
+
+
+def ranks_source(dtype: str) -> str:
+    """Return the text of a module whose function ``run`` turns potentials (B, n) into what SpykeTorch orders them by.
+
+    It is given the addresses of the potentials, -inf for none, and of the results, B, n, and the address of the spikes'
+    amplitude and each sample's largest potential.
+    """
+    return _module(f"ranks_{dtype}", dtype, Writer(), [], _RANKS.splitlines())
 
 
 _EVENTS = """\

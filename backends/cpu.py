@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch, check_dense, contiguous, first_not_finite
-from spyke_numba.backends._cpu_source import TOGETHER, ModuleSource, elementwise_source, events_source
+from spyke_numba.backends._cpu_source import (
+    TOGETHER,
+    ModuleSource,
+    elementwise_source,
+    events_source,
+    ranks_source,
+)
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
 from spyke_numba.engine import Program, mangled, operations_of
@@ -53,6 +59,12 @@ def _compiled(label: str, text: str) -> Callable[..., None]:
 def elementwise(name: str, dtype: str) -> Callable[[int, int, int], None]:
     """Return an elementary function over memory: addresses of the arguments and the results, and how many."""
     return _compiled(f"{name}_{dtype}", elementwise_source(name, dtype))
+
+
+@cache
+def ranks(dtype: str) -> Callable[[int, int, int, int, int], None]:
+    """Return what turns potentials into what SpykeTorch orders them by, see `ranks_source`."""
+    return _compiled(f"ranks_{dtype}", ranks_source(dtype))
 
 
 @cache
@@ -286,6 +298,7 @@ class CpuBackend:
     name = "cpu"
     compact = True
     lazy = True
+    any_order = True
     emits = ("source", "llvm", "asm")
 
     def unavailable(self) -> str | None:

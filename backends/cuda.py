@@ -332,6 +332,7 @@ class CudaBackend:
     name = "cuda"
     compact = True
     lazy = False
+    any_order = False
     emits = ("source", "ptx")
 
     def __init__(self, device: Device | None = None):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch, Winners, check_dense, contiguous, first_not_finite
-from spyke_numba.backends.cpu import elementwise
-from spyke_numba.buffers import BUFFERS
+from spyke_numba.backends.cpu import elementwise, ranks
+from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.engine import (
     FLOAT_FORMATS,
     RECORDS,
@@ -51,14 +51,14 @@ import numpy
 import torch
 from torch import abs
 
-from spyke_numba.backends.torch import looped, operator
+{fma}from spyke_numba.backends.torch import looped, operator
 
 
 def rint(x):
     return torch.round(x)
 
 
-{fma}def half_pow2(n):
+def half_pow2(n):
     return ((n.to(torch.{whole}) + ({bias} - 1)) << {mantissa_bits}).view(torch.{real})
 
 
@@ -138,22 +138,6 @@ def bind(device, by_bits, compiled):
 
 '''
 
-#: torch has no fused multiply-add. In float64 a product of float32 numbers is exact, and the sum is rounded to odd, so
-#: that its own rounding to float32 sees what it lost (Boldo & Melquiond 2008, doi:10.1109/TC.2007.70819).
-_FMA = """\
-def fma(a, b, c):
-    product, c = a.double() * b.double(), c.double()
-    total = product + c
-    added = total - product
-    lost = (product - (total - added)) + (c - added)
-    bits = total.view(torch.int64)
-    even_and_inexact = (bits & 1 == 0) & (lost != 0)
-    outwards = torch.where((lost > 0) == (total > 0), 1, -1)
-    return torch.where(even_and_inexact, bits + outwards, bits).view(torch.float64).float()
-
-
-"""
-
 
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind`` returns the steps of a whole layer."""
@@ -179,7 +163,7 @@ def source(program: Program) -> str:
     for lines in steps.values():
         body += [*lines, ""]
     body.append(f"return {', '.join(kinds)},")
-    fma = _FMA if program.dtype == "float32" else ""
+    fma = "from spyke_numba.backends._fma import fma\n" if program.dtype == "float32" else ""
     header = _HEADER.format(label=program.label, fma=fma, **FLOAT_FORMATS[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
@@ -420,7 +404,10 @@ class _TorchKernel:
             constants.append(launch.periods if len(launch.periods) > 1 else launch.periods[0])
         else:
             score = torch.empty_like(launch.states[0])
-            competition = _Competition(score, r, launch.periods, program.inhibition, launch.winners)
+            amplitude = None if program.exact_order else values["spike_amplitude"]
+            competition = _Competition(
+                score, r, launch.periods, program.inhibition, launch.winners, amplitude
+            )
         B, N = r.shape
         most = TILE * torch.get_num_threads() if _on_cpu(r) and not self.compiled else B * N
         rows, columns = min(B, max(1, most // N)), min(N, most)
@@ -467,6 +454,8 @@ class _Competition:
     periods : (1,) or (N,) int32 tensor
     scope : str
     winners : Winners
+    amplitude : tensor of one number, optional
+        Of the spikes, for SpykeTorch's order of winners; the exact one unless given.
     """
 
     def __init__(
@@ -476,6 +465,7 @@ class _Competition:
         periods: torch.Tensor,
         scope: str | None,
         winners: Winners,
+        amplitude: torch.Tensor | None = None,
     ):
         import torch
 
@@ -493,6 +483,7 @@ class _Competition:
         self.score, self.counters, self.scope = score, counters, scope
         self.periods = self._small(periods)
         self.most, self.radius = most, radius
+        self._rank = None if amplitude is None else _Rank(amplitude, B, on_cpu)
         #: A row for each map of each sample.
         self.maps = self._small(score.view(B * self.F, self.size))
         #: Whether the largest maps win, and nothing else keeps a neuron from it.
@@ -518,6 +509,8 @@ class _Competition:
         # on a GPU this question would wait for the device
         if self.on_cpu and best.max() == -np.inf:
             return
+        if self._rank is not None:
+            self._rank.set_top(best)
         feature, place, potential = self._sorted(best) if self.each_map_once else self._one_by_one(best)
         valid = potential > -np.inf
         if won is not None:
@@ -558,13 +551,18 @@ class _Competition:
         largest = score.view(self.B, self.F, self.size).amax(dim=2) if self.size > 1 else score
         return self._small(largest) + 0.0  # -0 becomes 0: equal in every order
 
+    def _ranked(self, potentials: Any) -> Any:
+        """Return what potentials (B, n), -inf for none, are ordered by."""
+        return potentials if self._rank is None else self._rank(potentials)
+
     def _first_places(self, feature: Any) -> Any:
         """Return the first place with the largest potential of each map (B, k)."""
-        return self.maps[self._rows(feature)].argmax(1).reshape(feature.shape)
+        maps = self._ranked(self.maps[self._rows(feature)].reshape(self.B, -1))
+        return maps.reshape(-1, self.size).argmax(1).reshape(feature.shape)
 
     def _sorted(self, best: Any) -> tuple[Any, Any, Any]:
         """Return feature, place and potential of up to k winners per sample, each (B, k), potential -inf for none."""
-        feature = self._order(-best)[:, : self.most]
+        feature = self._order(-self._ranked(best))[:, : self.most]
         return feature, self._first_places(feature), best[self.samples, feature]
 
     def _one_by_one(self, best: Any) -> tuple[Any, Any, Any]:
@@ -573,7 +571,7 @@ class _Competition:
         for _ in range(self.most):
             if rounds and self.on_cpu and best.max() == -np.inf:
                 break
-            feature = best.argmax(1)[:, None]  # the first of equal values
+            feature = self._ranked(best).argmax(1)[:, None]  # the first of equal values
             place = self._first_places(feature)
             rounds.append((feature, place, best[self.samples, feature]))
             if self.radius == 0:
@@ -591,6 +589,49 @@ class _Competition:
         return feature, place, potential
 
 
+class _Rank:
+    """SpykeTorch's order: what it makes of potentials (B, n), numpy arrays on the CPU and tensors elsewhere.
+
+    Parameters
+    ----------
+    amplitude : tensor of one number
+        Of the spikes.
+    batch : int
+    on_cpu : bool
+    """
+
+    def __init__(self, amplitude: torch.Tensor, batch: int, on_cpu: bool):
+        self.amplitude, self.on_cpu = amplitude, on_cpu
+        #: The amplitude, and then the largest potential of each sample.
+        self.given = amplitude.expand(batch + 1).clone()
+        self.host = self.given.numpy() if on_cpu else None
+        self.loop = ranks(str(amplitude.dtype).removeprefix("torch.")) if on_cpu else None
+
+    def set_top(self, best: Any) -> None:
+        """Take the largest potentials of the step from those of maps (B, F)."""
+        if self.host is not None:
+            self.host[1:] = best.max(axis=1)
+        else:
+            self.given[1:] = best.amax(dim=1)
+
+    def __call__(self, potentials: Any) -> Any:
+        """Return each potential's sum, -inf where there is none."""
+        if self.host is not None and self.loop is not None:
+            potentials = np.ascontiguousarray(potentials)
+            out = np.empty_like(potentials)
+            self.loop(address(potentials), address(out), *out.shape, address(self.host))
+            return out
+        import torch
+
+        from spyke_numba.backends._fma import fma
+
+        term = (self.amplitude * self.given[1:, None]).expand_as(potentials)
+        total = fma(self.amplitude.expand_as(potentials), term, self.amplitude * potentials)
+        least = torch.finfo(total.dtype).min
+        total = torch.where(total > least, total, least)
+        return torch.where(potentials > -np.inf, total, -np.inf)
+
+
 class TorchBackend:
     """Whole tensors, one operation after the other, on the device of the input; numpy input runs on the CPU.
 
@@ -602,6 +643,7 @@ class TorchBackend:
 
     compact = False
     lazy = True
+    any_order = True
     emits = ("source",)
 
     def __init__(self, compiled: bool = False):

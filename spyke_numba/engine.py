@@ -96,6 +96,8 @@ class Program:
         The constants that differ from neuron to neuron.
     records : tuple of str
         Which of `RECORDS` the step writes.
+    exact_order : bool
+        Whether winners are chosen by their potentials; else by what SpykeTorch makes of them, see `KWTA`.
     """
 
     spec: NeuronSpec
@@ -105,6 +107,7 @@ class Program:
     floor: bool = False
     varying: frozenset[str] = field(default_factory=frozenset)
     records: tuple[str, ...] = ("spikes",)
+    exact_order: bool = True
 
     @classmethod
     def of(
@@ -153,7 +156,8 @@ class Program:
         # of letters that every file system takes, and not too many
         name = re.sub(r"[^a-z0-9_]", "", self.spec.name.lower())[:40]
         parts = [name or "model", self.dtype, self.inhibition or "free"]
-        return "_".join(parts + (["varying"] if self.varying else []))
+        parts += ["varying"] if self.varying else []
+        return "_".join(parts + ([] if self.exact_order else ["rounded"]))
 
 
 class Writer:

@@ -51,6 +51,7 @@ class _Plan:
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
     scope: Scope | None
     winners: backends.Winners | None
+    exact_order: bool
     records: tuple[str, ...]
     steps: int
     constant_input: bool
@@ -155,6 +156,7 @@ class Layer:
                     f"initial names {name!r}{suggest(name, allowed)}: the states are {listing(allowed)}"
                 )
         self._backend = backends.choose(backend)
+        self._check_order(self._inhibition)
         self._shape: tuple[int, ...] | None = None
         self._batch = None if batch is None else whole_number("batch", batch, 1)
         self._values: dict[str, Any] = {}
@@ -219,7 +221,9 @@ class Layer:
 
     @inhibition.setter
     def inhibition(self, inhibition: KWTA | None) -> None:
-        self._inhibition = _checked_inhibition(inhibition)
+        inhibition = _checked_inhibition(inhibition)
+        self._check_order(inhibition)
+        self._inhibition = inhibition
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -588,6 +592,13 @@ class Layer:
         self._plans.clear()
         self._scratch.clear()
 
+    def _check_order(self, inhibition: KWTA | None) -> None:
+        if inhibition is not None and not (inhibition.exact_order or self._backend.any_order):
+            raise ValueError(
+                f"inhibition is {inhibition}, but kernels of the backend {self.backend!r} know the exact order of "
+                "winners alone: give exact_order=True, or another backend"
+            )
+
     def _need_shape(self, what: str) -> None:
         if self._shape is None:
             raise RuntimeError(f"the layer has no shape yet, hence not {what}: give shape=, or run it once")
@@ -681,11 +692,22 @@ class Layer:
             self._unbind()
 
     def _program(
-        self, inhibition: Scope | None = None, compact: bool = False, records: tuple[str, ...] = ()
+        self,
+        inhibition: Scope | None = None,
+        compact: bool = False,
+        records: tuple[str, ...] = (),
+        exact_order: bool = True,
     ) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
         program = Program(
-            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, records=records
+            self._neuron.spec,
+            self._dtype,
+            inhibition,
+            compact,
+            self._neuron.has_floor,
+            frozenset(),
+            records,
+            exact_order,
         )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
@@ -748,7 +770,9 @@ class Layer:
         compact = self._counted_by is not None
         if plan.scope is None and self._backend.compact:
             compact = not np.any(self._values[REFRACTORY]) and not self._counters().any()
-        kernel = self._backend.kernel(self._program(plan.scope, compact, plan.records))
+        if not plan.exact_order:
+            _check_amplitude(self._values["spike_amplitude"], self._dtype)
+        kernel = self._backend.kernel(self._program(plan.scope, compact, plan.records, plan.exact_order))
         launch = backends.Launch(
             x=None,
             states=self._states,
@@ -993,6 +1017,7 @@ class Layer:
             raise ValueError(
                 "record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out"
             )
+        self._check_order(inhibition)
         _check_numbers("the input", x)
         one_step = single or steps is not None
         shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
@@ -1021,6 +1046,7 @@ class Layer:
             outputs=tuple(outputs),
             scope=None if inhibition is None else inhibition.scope,
             winners=winners,
+            exact_order=inhibition is None or inhibition.exact_order,
             records=tuple(name for name in RECORDS if name in wanted),
             steps=T,
             constant_input=one_step,
@@ -1156,6 +1182,16 @@ def _checked_inhibition(inhibition: Any) -> KWTA | None:
     if inhibition is not None and not isinstance(inhibition, KWTA):
         raise TypeError(f"inhibition is {inhibition!r}: give KWTA(k=...) or None")
     return inhibition
+
+
+def _check_amplitude(amplitude: Any, dtype: str) -> None:
+    """Raise a ValueError unless spikes have one amplitude above 0, by which SpykeTorch orders winners."""
+    if isinstance(amplitude, np.ndarray) or not np.dtype(dtype).type(amplitude) > 0:
+        given = "differs from neuron to neuron" if isinstance(amplitude, np.ndarray) else f"is {amplitude}"
+        raise ValueError(
+            f"spike_amplitude {given}, but KWTA(exact_order=False) orders winners by one number above 0: "
+            "give such a number, or exact_order=True"
+        )
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:

@@ -286,7 +286,7 @@ def test_a_key_is_found_at_its_first_place(dtype: str) -> None:
 
     @numba.njit
     def places(u, key, threshold):
-        return first_place(u, key), first_fired(u, key, threshold)
+        return first_place(u, key, None, None, key), first_fired(u, key, threshold)
 
     generator = np.random.default_rng(6)
     for size in range(150):
