@@ -282,6 +282,9 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
     if program.floor:
         lines.append("new_u = where(new_u < p_floor, p_floor, new_u)")
     names["u_new"] = "new_u"
+    if spec.overshoot == "cut" and counters != "held":  # what is held stands below the threshold
+        lines.append("seen_u = where(new_u > p_threshold, p_threshold, new_u)")
+        names["u_new"] = "seen_u"
     adapted = [f"s_{state}" for state in spec.states]
     if "adaptation" in spec.functions:
         more, values = writer.inlined(spec.functions["adaptation"], "adaptation", names)
