@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ class OneSentence(click.Group):
         extra["standalone_mode"] = False
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            sys.exit(super().main(arguments, prog_name, **extra) or 0)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                sys.exit(super().main(arguments, prog_name, **extra) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -61,6 +64,10 @@ class OneSentence(click.Group):
 
 def _say(text: str) -> None:
     click.echo(f"spyke-numba: {' '.join(text.split())}", err=True)
+
+
+def _warn(message: Warning | str, *where: Any) -> None:
+    _say(f"warning: {message}")
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import assert_same
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spyke_numba import KWTA, Layer, NeuronSpec, Normal, Param, Recording, State, Uniform, models
 from spyke_numba.backends import Backend
+from spyke_numba.cli.main import main
 from spyke_numba.phase import typical
 
 DTYPES = ["float64", "float32"]
@@ -129,6 +131,14 @@ def test_a_threshold_in_mv_below_a_forgotten_rest_is_refused() -> None:
     for name in set(models.names()) - {"Izhikevich"}:
         with pytest.raises(ValueError, match=r"not above resting_potential 0: raise .* or lower the rest"):
             Layer(models.get(name)(threshold=-50.0), (3,), backend="cpu")
+
+
+def test_the_command_tells_it_in_one_line() -> None:
+    command = "simulate AdEx --shape 2 --duration 0.002 --stimulus constant:1 --param threshold=9 --param theta_rh=-50"
+    result = CliRunner().invoke(main, command.split())
+    assert result.exit_code == 0
+    assert result.stderr.startswith("spyke-numba: warning: theta_rh of AdEx is -50 mV")
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_drop_in_raises_no_warning() -> None:

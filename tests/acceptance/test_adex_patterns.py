@@ -161,7 +161,7 @@ def test_irregular():
 @pytest.mark.parametrize("cutoff", [0.0, 20.0])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_the_cutoff_may_be_high(name, cutoff):
-    """What goes beyond it leaves w alone; at 20 mV only the quadruplets, which are next to chaos, gain 3 spikes of 32."""
+    """What goes beyond it leaves w alone; at 20 mV only the quadruplets, next to chaos, gain 3 spikes of 32."""
     counts = [len(published(PATTERNS[name], dt)) for dt in ("0.1", "0.01")]
     margin = 1 if name in CHAOTIC or counts[0] > 40 else 0
     gained = 3 if (name, cutoff) == ("Naud delayed regular bursting", 20.0) else 0
