@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -40,7 +40,7 @@ class OneSentence(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn
+                warnings.showwarning = _warner(warnings.showwarning)
                 sys.exit(super().main(arguments, prog_name, **extra) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
@@ -66,8 +66,16 @@ def _say(text: str) -> None:
     click.echo(f"spyke-numba: {' '.join(text.split())}", err=True)
 
 
-def _warn(message: Warning | str, *where: Any) -> None:
-    _say(f"warning: {message}")
+def _warner(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows a warning for the user in one line, and any other as before."""
+
+    def warn(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if category is UserWarning:
+            _say(f"warning: {message}")
+        else:
+            show(message, category, *where)
+
+    return warn
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
