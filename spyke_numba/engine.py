@@ -277,6 +277,9 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
     if program.floor:
         lines.append("new_u = where(new_u < p__floor, p__floor, new_u)")
     names["u_new"] = "new_u"
+    if spec.overshoot == "cut" and counters != "held":  # what is held stands below the threshold
+        lines.append("seen_u = where(new_u > p__threshold, p__threshold, new_u)")
+        names["u_new"] = "seen_u"
     adapted = [mangled("s", state) for state in spec.states]
     if "adaptation" in spec.functions:
         more, values = writer.inlined(spec.functions["adaptation"], "adaptation", names)

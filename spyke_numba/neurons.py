@@ -7,6 +7,7 @@ models in `spyke_numba.models` is written here as a specification of its own; ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -91,6 +92,41 @@ _LIF_SIMPLE = NeuronSpec(
     derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
     membrane=_lif_simple,
     requires=(LONG_TAU,),
+)
+
+
+def _eif(u, I, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
+    return u + ((resting_potential - u) * leak + I * gain + exp2((u - theta_rh) * sharpness) * upswing_gain)
+
+
+_EIF = replace(
+    models.get("EIF"),
+    summary="EIF whose upswing is not capped.",
+    equations=(
+        "u' = u + ts ((rest - u + delta_t exp((u - theta_rh) / delta_t)) / tau_rc + I / C)",
+        "u' >= rest",
+    ),
+    membrane=_eif,
+)
+
+
+def _adex(u, I, w, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
+    return u + (
+        (resting_potential - u) * leak + (I - w) * gain + exp2((u - theta_rh) * sharpness) * upswing_gain
+    )
+
+
+_ADEX = replace(
+    models.get("AdEx"),
+    summary="AdEx whose upswing is not capped and whose adaptation follows the overshoot of a spike.",
+    equations=(
+        "u' = u + ts / tau_rc (rest - u + delta_t exp((u - theta_rh) / delta_t) + R (I - w)),  R = tau_rc / C",
+        "u' >= rest",
+        "w' = w + (a (u' - rest) - w) ts / tau_w",
+        "at a spike: u = v_reset, w = w' + b",
+    ),
+    membrane=_adex,
+    overshoot="kept",
 )
 
 
@@ -528,7 +564,7 @@ class LIF_ode(Neuron):
 class EIF(Neuron):
     """Exponential integrate-and-fire neuron."""
 
-    spec = models.get("EIF")
+    spec = _EIF
 
 
 class EIF_Simple(Neuron):
@@ -549,7 +585,7 @@ class QIF(Neuron):
 class AdEx(Neuron):
     """Adaptive exponential integrate-and-fire neuron; a winner inhibits the whole layer."""
 
-    spec = models.get("AdEx")
+    spec = _ADEX
     default_inhibition_mode = "global"
 
 
@@ -591,7 +627,7 @@ class UniformLIF(HeterogeneousNeuron):
 class UniformEIF(HeterogeneousNeuron):
     """`EIF` with a time constant per feature map."""
 
-    spec = models.get("EIF")
+    spec = _EIF
 
 
 class UniformQIF(HeterogeneousNeuron):

@@ -9,10 +9,11 @@ import numbers
 import pickle
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,6 +109,12 @@ SHARED_PARAMS: Mapping[str, Param] = MappingProxyType(
     }
 )
 
+#: What adaptation and a spike can see of the step that carries a potential beyond the threshold.
+OVERSHOOTS = ("kept", "cut")
+#: At or below this, in mV, a potential is one inside a cell (resets -80 to -45, soft thresholds -60 to -40); one that
+#: is counted from a rest of 0 stays above it (resets 0 to -15).
+_INSIDE_A_CELL = -30.0
+
 #: Names that a model's functions may take beside parameters, derived constants and states.
 _SIGNALS = {
     "membrane": ("u", "I"),
@@ -148,6 +155,9 @@ class NeuronSpec:
     initial_u : float or callable, optional
         Initial potential; the resting potential unless given.
     requires : sequence of Requirement
+    overshoot : {"kept", "cut"}
+        What `adaptation` and `on_spike` get as ``u_new`` where a step ends beyond the threshold: the potential as it
+        is, or the threshold.  Records and the order of winners have the potential as it is in either case.
     summary, equations, source : str, tuple of str, str
         For a reader: one sentence, the equations, and where they come from (with a DOI).
 
@@ -175,6 +185,7 @@ class NeuronSpec:
     defaults: Mapping[str, Number | Rule] = field(default_factory=dict)
     initial_u: Number | Rule | None = None
     requires: tuple[Requirement, ...] = ()
+    overshoot: Literal["kept", "cut"] = "kept"
     summary: str = ""
     equations: tuple[str, ...] = ()
     source: str = ""
@@ -183,6 +194,11 @@ class NeuronSpec:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)):
             raise ValueError(f"a model's name must be an identifier, not {self.name!r}")
+        if self.overshoot not in OVERSHOOTS:
+            raise ValueError(
+                f"overshoot of {self.name} is {self.overshoot!r}: give 'kept', or 'cut' for an adaptation that sees "
+                "potentials up to the threshold"
+            )
         params = {k: v if isinstance(v, Param) else Param(v) for k, v in self._named("params")}
         states = {k: v if isinstance(v, State) else State(v) for k, v in self._named("states")}
         for attribute, value in (
@@ -315,8 +331,19 @@ class NeuronSpec:
         )
 
     def __call__(self, /, **given: Any) -> Neuron:
-        """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions)."""
-        return Neuron(self, given)
+        """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions).
+
+        Warns
+        -----
+        UserWarning
+            Where a potential of this neuron is one inside a cell, -30 mV or lower, and the resting potential is neither
+            given nor set by the model, so that it is 0 mV.
+        """
+        neuron = Neuron(self, given)
+        told = neuron.forgotten_rest()
+        if told is not None:
+            warnings.warn(told, UserWarning, stacklevel=2)
+        return neuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,6 +391,27 @@ class Neuron:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Neuron, (self.spec, dict(self.given))
+
+    def forgotten_rest(self) -> str | None:
+        """Return a sentence if potentials are those inside a cell but the resting potential was left at 0, or None."""
+        from spyke_numba.parameters import Distribution
+
+        if "resting_potential" in self.given or "resting_potential" in self.spec.defaults:
+            return None
+        for name, parameter in self.spec.all_params.items():
+            value = self.given.get(name, parameter.default)
+            # a threshold below rest is refused later; a floor may be any depth below 0
+            if parameter.unit != "mV" or name in ("threshold", "floor") or value is None or callable(value):
+                continue
+            if isinstance(value, Distribution):
+                value = value.draw(np.random.default_rng(0), (101,))
+            middle = float(np.median(value))
+            if middle <= _INSIDE_A_CELL:
+                return (
+                    f"{name} of {self.spec.name} is {middle:.4g} mV, but the resting potential, at which the neuron "
+                    "starts and is held, is 0 mV by default: give resting_potential, 0 if that is meant"
+                )
+        return None
 
     @property
     def has_floor(self) -> bool:
