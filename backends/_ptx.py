@@ -146,8 +146,7 @@ def cannot_link() -> str | None:
 
 def ptx_version(arch: str = "sm_90") -> str:
     """Return the version of the PTX that NVVM writes, such as ``"9.0"``, which grows with each CUDA toolkit."""
-    from numba.cuda.cudadrv import nvvm
-
+    nvvm: Any = importlib.import_module("numba.cuda.cudadrv.nvvm")
     major, minor, debug_major, debug_minor = nvvm.NVVM().get_ir_version()
     empty = (
         'target triple = "nvptx64-nvidia-cuda"\n'
@@ -155,7 +154,7 @@ def ptx_version(arch: str = "sm_90") -> str:
         "!nvvmir.version = !{!0}\n"
         f"!0 = !{{i32 {major}, i32 {minor}, i32 {debug_major}, i32 {debug_minor}}}\n"
     )
-    unit: Any = nvvm.CompilationUnit({"arch": arch.replace("sm", "compute")})
+    unit = nvvm.CompilationUnit({"arch": arch.replace("sm", "compute")})
     unit.add_module(empty.encode())
     found = re.search(rb"^\.version (\S+)", unit.compile(), re.MULTILINE)
     if found is None:
