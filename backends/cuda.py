@@ -15,7 +15,7 @@ import numpy as np
 
 from spyke_numba.backends import Launch, check_dense, contiguous
 from spyke_numba.backends._cuda_source import WIDTHS, Form, bounds, recorded, source
-from spyke_numba.backends._ptx import compile_ptx, missing
+from spyke_numba.backends._ptx import compile_ptx, missing, too_new_to_link
 from spyke_numba.engine import Program
 from spyke_numba.generated import load_module
 
@@ -171,6 +171,12 @@ def _why_not() -> str | None:
         return f"numba-cuda is not installed: {_EXTRAS}"
     try:
         from numba import cuda
+
+        if "numba_cuda" not in str(cuda.__file__):
+            return (
+                "numba-cuda is on the path, but its .pth file was not read, so that numba's own older numba.cuda is"
+                f" imported: install it into this environment ({_EXTRAS}), or import _numba_cuda_redirector first"
+            )
         from numba.cuda.core import config
 
         if config.ENABLE_CUDASIM:
@@ -201,7 +207,8 @@ def _mismatch() -> str | None:
             f"the GPU has compute capability {capability[0]}.{capability[1]}, and CUDA {toolkit[0]} compiles from"
             f" {oldest[0]}.{oldest[1]} on: use backend='cpu', or an older toolkit if one knows it"
         )
-    return None
+    newest = max(known for known in nvrtc.get_supported_ccs() if known <= capability)
+    return too_new_to_link(f"sm_{newest[0]}{newest[1]}")
 
 
 @cache
