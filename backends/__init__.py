@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from spyke_numba.engine import Program
 from spyke_numba.expressions import listing, suggest
 
 _FOLDER = __path__
+#: Numbers that are scanned at once.
+_SCANNED = 2**20
 
 
 class Winners(NamedTuple):
@@ -72,6 +74,13 @@ class Launch:
         at each call.
     unsettled : bool
         For a `LazyKernel`: whether the last step's potentials wait for their reset.
+    finite : {None, "tell", "undo"}
+        Whether the kernel must tell if an input is not finite, and leave states and counters as they were, too.
+    undone : bool
+        Set by the kernel: whether it left them so.
+    not_finite : int, callable or None
+        Set by the kernel: the flat index in `x` of the first infinite or NaN number, if it read any; on a device that
+        is not waited for, a function that waits and returns whether there was one since the scratch is as it is.
     """
 
     x: Any
@@ -88,6 +97,9 @@ class Launch:
     scratch: dict[Any, Any]
     prepared: Any = None
     unsettled: bool = False
+    finite: Literal["tell", "undo"] | None = None
+    undone: bool = False
+    not_finite: int | Callable[[], bool] | None = None
 
 
 class Kernel(Protocol):
@@ -176,6 +188,24 @@ def check_dense(tensor: Any) -> None:
         raise ValueError(
             "the input is on the device 'meta', which keeps no numbers: give a tensor that has some"
         )
+
+
+def contiguous(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Return an array in C order and a dtype; numbers beyond the dtype become infinite, which kernels tell."""
+    if x.dtype == dtype:
+        return np.ascontiguousarray(x)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, dtype=dtype)
+
+
+def first_not_finite(x: np.ndarray) -> int | None:
+    """Return the flat index of the first infinite or NaN number of a C-contiguous array, None if there is none."""
+    flat = x.reshape(-1)
+    for at in range(0, flat.size, _SCANNED):
+        finite = np.isfinite(flat[at : at + _SCANNED])
+        if not finite.all():
+            return at + int(finite.argmin())
+    return None
 
 
 def names() -> tuple[str, ...]:

@@ -278,6 +278,21 @@ larger = _extreme(">")
 smaller = _extreme("<")
 
 
+@intrinsic
+def tainted(context, taint, x, factor):
+    """Return a sum of products that is not finite once any x or factor was not, and else only where they are huge.
+
+    It may be added in any order, so that the loop still vectorises, and fused: one operation for two numbers.
+    """
+
+    def generate(context, builder, signature, arguments):
+        free = ("reassoc", "contract")
+        product = builder.fmul(*arguments[1:], flags=free)
+        return builder.fadd(arguments[0], product, flags=free)
+
+    return taint(taint, taint, taint), generate
+
+
 def _bound(relation: str) -> Any:
     # of two integers; numba's own would be compiled for each pair of types, literals being types of their own
     def bound(context, a, b):
@@ -566,7 +581,19 @@ def look_at_blocks(map_keys, best_of_blocks, lowest):
 
 @njit(error_model="numpy", **INNER)
 def select(
-    u, threshold, map_keys, map_places, best_of_blocks, left, most, radius, W, size, won, lowest, amplitude=None
+    u,
+    threshold,
+    map_keys,
+    map_places,
+    best_of_blocks,
+    left,
+    most,
+    radius,
+    W,
+    size,
+    won,
+    lowest,
+    amplitude=None,
 ):
     """Choose up to `most` winners, as (map, row, column) each, and return how many there are.
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from spyke_numba.engine import RECORDS, REFRACTORY, Counters, Program, Writer, helper_lines, step_lines
+from spyke_numba.engine import (
+    RECORDS,
+    REFRACTORY,
+    Counters,
+    Program,
+    Writer,
+    helper_lines,
+    mangled,
+    step_lines,
+)
 
 #: Steps by which a neuron is advanced before the next one is: several streams of input hide the memory's latency, and
 #: the state goes through the registers once. A power of two.
@@ -67,6 +76,7 @@ from spyke_numba.backends._cpu_parts import (
     rows_lie_apart,
     select,
     sqrt,
+    tainted,
     use_widest_vectors,
     wait_until,
     where,
@@ -75,6 +85,7 @@ from spyke_numba.backends._cpu_parts import (
 real = np.{dtype}
 LOWEST_KEY = real(-np.inf)
 NO_NUMBER = real(np.nan)
+UNTAINTED = real(1)
 '''
 
 # an explicit signature: it is compiled, or comes from the disk, when the module is loaded
@@ -100,10 +111,10 @@ while True:
         t = first
         while t < last:
             if together > 0 and last - t >= {times}:
-                {advance_together}
+                taint += {advance_together}
                 t += {times}
             else:
-                {advance}
+                taint += {advance}
                 {record}
                 t += 1
         {end_window}
@@ -146,6 +157,7 @@ while True:
                     {input_ahead}
                     {rows}
                     {advance}
+                    taint += taint_of_row
                     {record}
                     {place}
                     best = larger(best_of_row, best)
@@ -157,7 +169,7 @@ while True:
                     continue
                 if size == 1:
                     # a population: each neuron is a map of its own
-                    copy_fired(row_u, {threshold}, lowest, part(map_keys, (b,), lo, hi))
+                    copy_fired(row__u, {threshold}, lowest, part(map_keys, (b,), lo, hi))
                     part(map_places, (b,), lo, hi)[:] = 0
                     f = end
                     continue
@@ -165,7 +177,7 @@ while True:
                     map_keys[b, g] = best
                     if end - f > 1 and best > LOWEST_KEY:
                         lo, hi = g * size, (g + 1) * size
-                        map_keys[b, g] = largest_fired(part(g_u, (b,), lo, hi), {threshold}, lowest)
+                        map_keys[b, g] = largest_fired(part(g__u, (b,), lo, hi), {threshold}, lowest)
                     if prune:
                         enters(map_keys[b, g], front_runners)
                 f = end
@@ -186,7 +198,7 @@ while True:
             fetch(address_of(map_places[b]))
         maps_of_sample = map_keys[b], map_places[b], best_of_blocks_of[me]
         left = part(left_of, (me,), 0, size)
-        n = select(g_u[b], {thresholds}, *maps_of_sample, left, most, radius, W, size, won[b], lowest{amplitude})
+        n = select(g__u[b], {thresholds}, *maps_of_sample, left, most, radius, W, size, won[b], lowest{amplitude})
         # where periods differ, sets that winners share take the longest, whatever they were held for before
         for again in range({passes}):
             for q in range(n):
@@ -281,9 +293,9 @@ while tiled < tiles:
 _ADVANCE_ANY = """\
 if some:
     row_r = part(held_r, (), 0, hi - lo)
-    best_of_row = {some}
+    best_of_row, taint_of_row = {some}
 else:
-    best_of_row = {all}
+    best_of_row, taint_of_row = {all}
 """
 
 #: Held maps need neither input nor membrane, and lie at rest from the first such step on. Nothing is written that
@@ -310,7 +322,7 @@ if {held}:
 #: While a block of neurons is advanced, the input of a later one is on its way, and what its outputs of the next step
 #: will overwrite.
 _FETCHING = f"""\
-best = lowest
+best, taint = lowest, UNTAINTED
 if ahead == 0:
     return {{inner}}({{whole}})
 for at in range(0, x0.size, {BLOCK}):
@@ -318,8 +330,9 @@ for at in range(0, x0.size, {BLOCK}):
     {{place}}
     fetch_row(place, (to - at) * {{item}})
     {{fetch}}
-    best = larger({{inner}}({{part}}), best)
-return best
+    best_of_block, taint_of_block = {{inner}}({{part}})
+    best, taint = larger(best_of_block, best), taint + taint_of_block
+return best, taint
 """
 
 #: The place of that input: as far behind `next_at` as the block is behind its row's begin, or in the same row, `ahead`
@@ -340,11 +353,11 @@ prune = most <= 32
 _PLACE = """\
 if size > row:
     if best_of_row > best and (best_of_row >= front_runners[0] or not prune):
-        best_place = lo - f * size + first_fired(row_u, best_of_row, {threshold})
+        best_place = lo - f * size + first_fired(row__u, best_of_row, {threshold})
 """
 _PLACES = """\
 maps_of_piece = map_keys[b], map_places[b], first_map, last_map
-find_places(g_u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
+find_places(g__u[b], {thresholds}, *maps_of_piece, size, front_runners[0])
 """
 
 #: First and last counter of a winner's inhibited set and their stride, for counters of neurons and of sets.
@@ -387,6 +400,8 @@ def _filled(template: str, **blocks: list[str]) -> list[str]:
 
 #: Progress holds who has taken what, and who has ended.
 _END = """\
+if not np.isfinite(taint):
+    not_finite[0] = 1
 if me > 0:
     atomic_add(progress + LINE, 1)
 """
@@ -405,11 +420,14 @@ class ModuleSource:
     def __init__(self, program: Program):
         self.program = program
         self.writer = Writer()
-        self.scalars = [f"p_{name}" for name in program.scalars]
+        self.scalars = [mangled("p", name) for name in program.scalars]
         self.varying_period = REFRACTORY in program.varying
         #: Recorded arrays by name, and their types: what the rows write of themselves, and what is copied after them.
         self.written = {name: "np.bool_" if name == "spikes" else "real" for name in program.records}
         self.copied = {**dict.fromkeys(program.states, "real"), "refractory": "np.int32"}
+        #: Whether neurons that are held read their input, too.
+        adaptation = program.spec.functions.get("adaptation")
+        self.held_reads = adaptation is not None and "I" in adaptation.arguments
         #: Bytes of a potential.
         self.item = np.dtype(program.dtype).itemsize
         self.counters: Counters = "own"
@@ -425,25 +443,30 @@ class ModuleSource:
         # may ask for input on the way
         program, steps, rows = self.program, range(times), list(self.rows(counters, times))
         spikes, competes = counters != "held", counters != "held" and program.inhibition is not None
+        reads = spikes or self.held_reads
         arguments = [*rows, *self.scalars]
         arguments += ["now0", "row_period"] if counters == "until" else []
         # not as a constant: LLVM would merge the choice of the key with the maximum, and then find no maximum
         arguments += ["lowest"] if competes else []
         arguments += ["reset_from"] if program.inhibition is not None else []
         before = ["best = lowest"] if competes else []
-        body = [f"s_{state} = row_{state}[j]" for state in program.states]
+        before += ["taint = UNTAINTED"]
+        body = [f"{mangled('s', state)} = {mangled('row', state)}[j]" for state in program.states]
         body += ["r = row_r[j]"] if counters in ("own", "until", "shared") else []
-        body += [f"p_{constant} = row_p_{constant}[j]" for constant in program.arrays]
+        body += [f"{mangled('p', name)} = {mangled('row_p', name)}[j]" for name in program.arrays]
         if at_rest:
             # as the step before has left it, and leaves it again
-            body.append("s_u = p_resting_potential")
-            body += ["s_u = where(s_u < p_floor, p_floor, s_u)"] if program.floor else []
+            body.append("s__u = p__resting_potential")
+            body += ["s__u = where(s__u < p__floor, p__floor, s__u)"] if program.floor else []
         elif program.inhibition is not None:
             # whoever crossed the threshold in the last step still stands there
-            own_threshold = "(s_u >= p_threshold) & " if self.varies("threshold") else ""
-            body.append(f"s_u = chosen({own_threshold}(s_u >= reset_from), p_v_reset, s_u)")
+            own_threshold = "(s__u >= p__threshold) & " if self.varies("threshold") else ""
+            body.append(f"s__u = chosen({own_threshold}(s__u >= reset_from), p__v_reset, s__u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
+            if reads and (i % 2 or times == 1):
+                pair = f"checked{i}[j], checked{i - 1}[j]" if i else "i_in, UNTAINTED"
+                body.append(f"taint = tainted(taint, {pair})")
             if counters == "until":
                 before.append(f"now{i} = np.uint8(now0 + {i})")
                 # what does not vary is computed once
@@ -457,11 +480,15 @@ class ModuleSource:
             for record in program.records:
                 body.append(f"row_out_{record}{i}[j] = {(RECORDS if spikes else quiet)[record]}")
         kept = ("u",) if competes or at_rest else ()
-        body += [f"row_{state}[j] = s_{state}" for state in program.states if state not in kept]
+        body += [
+            f"{mangled('row', state)}[j] = {mangled('s', state)}"
+            for state in program.states
+            if state not in kept
+        ]
         body += ["row_r[j] = r"] if counters in ("own", "until") else []
         if competes:
             # the potential is the key of a neuron that spiked, and is reset by the next step
-            body.append("row_u[j] = new_u")
+            body.append("row__u[j] = new_u")
             body.append("best = larger(chosen(spiked, new_u, lowest), best)")
         body += [f"interleaved({INTERLEAVED})"] if counters != "held" else []
         inner = f"{name}_block" if fetching else name
@@ -469,7 +496,7 @@ class ModuleSource:
         lines += ["    use_widest_vectors()", "    rows_lie_apart()"]
         lines += [*(f"    {line}" for line in before), "    for j in range(x0.size):"]
         lines += [f"        {line}" for line in body]
-        lines += ["    return best"] if competes else []
+        lines += ["    return best, taint"] if competes else ["    return taint"]
         if not fetching:
             return [*lines, "", ""]
         whole = ", ".join(arguments)
@@ -491,7 +518,13 @@ class ModuleSource:
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
         rows = {f"x{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
-        rows |= {f"row_{state}": f"part(g_{state}, (b,), lo, hi)" for state in program.states}
+        if times > 1:
+            # the same rows once more: to keep four inputs of four vectors until they are checked would take more
+            # registers than there are (5 % slower)
+            rows |= {f"checked{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
+        rows |= {
+            mangled("row", state): f"part({mangled('g', state)}, (b,), lo, hi)" for state in program.states
+        }
         counted = {
             "own": "part(g_r, (b,), lo, hi)",
             "until": "part(marks, (), 0, hi - lo)",
@@ -502,7 +535,7 @@ class ModuleSource:
             for name in program.records:
                 rows[f"row_out_{name}{i}"] = f"part(out_{name}, (({t}) & rows_of_{name}, b), lo, hi)"
         for i, name in enumerate(program.arrays):
-            rows[f"row_p_{name}"] = f"part(arrays, ({i},), lo, hi)"
+            rows[mangled("row_p", name)] = f"part(arrays, ({i},), lo, hi)"
         return rows
 
     def call(self, name: str, counters: Counters, times: int = 1, fetching: bool = False) -> str:
@@ -527,6 +560,14 @@ class ModuleSource:
         """Return lines that give the rows of the neurons lo to hi the names of such a function's arguments."""
         return [f"{name} = {row}" for name, row in self.rows(counters).items()]
 
+    def places_of(self, output: str) -> tuple[str, str]:
+        """Return the names in the table of a recorded array, and of how many steps it has."""
+        if output == "winners":
+            return "winners", "steps_of_winners"
+        if output in self.program.states:
+            return mangled("out", output), mangled("steps_of", output)
+        return f"out_{output}", f"steps_of_{output}"
+
     @property
     def bytes_written(self) -> dict[str, int]:
         """Bytes per neuron of what the rows write of themselves."""
@@ -544,7 +585,7 @@ class ModuleSource:
     def own(self, name: str, lo: str = "lo", hi: str = "hi") -> str:
         """Return a constant of the neurons lo to hi: a number, or a row of their own ones."""
         if not self.varies(name):
-            return f"p_{name}"
+            return mangled("p", name)
         return f"part(arrays, ({self.program.arrays.index(name)},), {lo}, {hi})"
 
     def end_window(self, step: str, out: str) -> str:
@@ -556,11 +597,12 @@ class ModuleSource:
         # record what stands in the state of the neurons lo to hi
         lines = []
         for state in self.program.states:
-            copied = f"copy(part(g_{state}, (b,), lo, hi), part(out_{state}, (t, b), lo, hi))"
+            own, out = mangled("g", state), mangled("out", state)
+            copied = f"copy(part({own}, (b,), lo, hi), part({out}, (t, b), lo, hi))"
             if state == "u" and self.program.inhibition is not None:
-                rows = f"row_u, {self.own('threshold')}, {self.own('v_reset')}"
-                copied = f"copy_reset({rows}, part(out_u, (t, b), lo, hi))"
-            lines += [f"if out_{state}.shape[0] > 0:", f"    {copied}"]
+                rows = f"row__u, {self.own('threshold')}, {self.own('v_reset')}"
+                copied = f"copy_reset({rows}, part({out}, (t, b), lo, hi))"
+            lines += [f"if {out}.shape[0] > 0:", f"    {copied}"]
         if self.program.inhibition is None:
             out = "part(out_refractory, (t, b), lo, hi)"
             copied = f"copy(part(g_r, (b,), lo, hi), {out})"
@@ -576,13 +618,15 @@ class ModuleSource:
         scalars, arrays = len(program.scalars), len(program.arrays)
         integers = "B N sets periods_given steps steps_of_x progress"
         table: dict[str, str | None] = dict.fromkeys(integers.split())
-        states = {f"g_{state}": "real, (B, N)" for state in program.states}
+        table["not_finite"] = "np.int64, (1,)"
+        states = {mangled("g", state): "real, (B, N)" for state in program.states}
         table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
         table.update(
             scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)", x="real, (steps_of_x, B, N)"
         )
         for output, dtype in {**self.written, **self.copied}.items():
-            table.update({f"steps_of_{output}": None, f"out_{output}": f"{dtype}, (steps_of_{output}, B, N)"})
+            out, steps = self.places_of(output)
+            table.update({steps: None, out: f"{dtype}, ({steps}, B, N)"})
         if program.inhibition is None:
             table.update(dict.fromkeys(["tile", "slots", "together"]))
             return {
@@ -611,7 +655,7 @@ class ModuleSource:
             lines.append(
                 f"    {name} = at[{i}]" if array is None else f"    {name} = array_at(at[{i}], {array})"
             )
-        lines.append("    x_at = address_of(x)")
+        lines += ["    x_at = address_of(x)", "    taint = UNTAINTED"]
         # an input that does not change has one row, and an output that nobody asked for has rows for steps together
         rows = {"steps_given": "-1 if steps_of_x == steps else 0"}
         rows |= {
@@ -619,7 +663,7 @@ class ModuleSource:
             for name in self.program.records
         }
         lines += [f"    {name} = {mask}" for name, mask in rows.items()]
-        return [*lines, *(f"    p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars))]
+        return [*lines, *(f"    {name} = scalars[{i}]" for i, name in enumerate(self.scalars))]
 
     def free(self) -> list[str]:
         # every neuron for itself: tiles of neurons stay in the cache while all steps stream past
@@ -665,8 +709,8 @@ class ModuleSource:
                 held=["held and not some" if self.leaves_maps_out else "g_r[b, 0] > t"],
                 resting=["resting" if self.leaves_maps_out else "t >= rest_from[b, 0]"],
                 rows=self.named_rows("held"),
-                rest=[self.call("rest", "held")],
-                stay=[self.call("stay", "held")],
+                rest=[f"taint += {self.call('rest', 'held')}"],
+                stay=[f"taint += {self.call('stay', 'held')}"],
                 record=self.copies(),
                 fetch=["if fetches > 0:", *(f"    {line}" for line in fetch)],
             )
@@ -683,7 +727,8 @@ class ModuleSource:
                 _filled(_EITHER, **either) if self.leaves_maps_out else either["a_row_ahead"]
             )
         advance = self.call("advance", counters, fetching=True)
-        blocks["advance"], blocks["rows"] = [f"best_of_row = {advance}"], self.named_rows(counters)
+        blocks["advance"] = [f"best_of_row, taint_of_row = {advance}"]
+        blocks["rows"] = self.named_rows(counters)
         if self.leaves_maps_out:
             functions += self.row("advance_some", "shared")
             some_held = self.call("advance_some", "shared")
@@ -715,10 +760,10 @@ class ModuleSource:
             _COMPETING,
             **blocks,
             record=self.copies(),
-            reset_from=["LOWEST_KEY" if self.varies("threshold") else "p_threshold"],
+            reset_from=["LOWEST_KEY" if self.varies("threshold") else "p__threshold"],
             threshold=[self.own("threshold")],
             thresholds=thresholds,
-            amplitude=["" if program.exact_order else ", p_spike_amplitude"],
+            amplitude=["" if program.exact_order else ", p__spike_amplitude"],
             period=[period],
             inhibited=[_INHIBITED[scope, compact]],
             passes=["2" if self.varying_period else "1"],

@@ -23,6 +23,8 @@ from spyke_numba.engine import (
     Program,
     Writer,
     helper_lines,
+    mangled,
+    numbered,
     step_lines,
 )
 
@@ -80,13 +82,19 @@ def recorded(program: Program) -> tuple[str, ...]:
     return (*program.records, *program.states, "refractory", *winners)
 
 
+def out(program: Program, name: str) -> str:
+    """Return the name of the memory for what is recorded under a name."""
+    return mangled("out", name) if name in program.states else f"out_{name}"
+
+
 def parameters(program: Program, form: Form) -> dict[str, str]:
     """Return the kernel's parameters and their numba types."""
     real = f"CPointer({program.dtype})"
     kinds = {"spikes": "CPointer(uint8)", "refractory": "CPointer(int32)", "winners": "CPointer(int32)"}
-    result = {"x": real, **{f"out_{name}": kinds.get(name, real) for name in recorded(program)}}
-    result.update({f"g_{state}": real for state in program.states})
+    result = {"x": real, **{out(program, name): kinds.get(name, real) for name in recorded(program)}}
+    result.update({mangled("g", state): real for state in program.states})
     result.update({"g_r": "CPointer(int32)", "scalars": real, "arrays": real, "periods": "CPointer(int32)"})
+    result["not_finite"] = "CPointer(int32)"
     numbers = ["kept", "x_stride", "steps", "B", "N"]
     if program.inhibition:
         result["keys"] = "CPointer(int32)" if program.dtype == "float32" else "CPointer(int64)"
@@ -404,6 +412,9 @@ _INHIBITED = {
 }
 
 
+#: Tell that an input was not finite.
+_TELL = ("if taint != taint:", "    not_finite[0] = 1")
+
 #: Whether an earlier winner of the step has the same place.
 _SHARED_PLACE = [
     "is_shared = False",
@@ -457,11 +468,11 @@ class _Source:
     # -- neighbouring neurons: a value's names end in their numbers
 
     def each(self, name: str) -> list[str]:
-        return [f"{name}_{v}" for v in range(self.width)]
+        return [numbered(name, v) for v in range(self.width)]
 
     def load(self, name: str, pointer: str, index: str) -> str:
         if not self.form.wide:
-            return f"{name}_0 = {pointer}[{index}]"
+            return f"{numbered(name, 0)} = {pointer}[{index}]"
         return f"{', '.join(self.each(name))} = load({pointer}, {index})"
 
     def store(self, pointer: str, index: str, values: list[str]) -> str:
@@ -475,14 +486,14 @@ class _Source:
         """Define the step of one neuron."""
         program = self.program
         arguments = ["i_in"] if counters != "held" or self.held_reads else []
-        arguments += [f"s_{state}" for state in program.states]
+        arguments += [mangled("s", state) for state in program.states]
         arguments += ["r"] if counters in ("own", "until", "shared") else []
-        arguments += [f"p_{constant}" for constant in program.constants]
-        results = [f"s_{state}" for state in program.states]
+        arguments += [mangled("p", constant) for constant in program.constants]
+        results = [mangled("s", state) for state in program.states]
         lines = step_lines(program, self.writer, counters)
         if counters == "until":
-            arguments += ["now", f"p_{REFRACTORY}"]
-            lines.append(f"r = where(spiked, now + ONE_STEP + p_{REFRACTORY}, r)")
+            arguments += ["now", mangled("p", REFRACTORY)]
+            lines.append(f"r = where(spiked, now + ONE_STEP + p__{REFRACTORY}, r)")
         if counters in ("own", "until"):
             results.append("counter(r)")
         results += self.found(counters)
@@ -506,30 +517,40 @@ class _Source:
         result = []
         for v in range(self.width):
             arguments = [f"i_{v}"] if counters != "held" or self.held_reads else []
-            arguments += [f"s_{state}_{v}" for state in program.states]
+            arguments += [numbered(mangled("s", state), v) for state in program.states]
             arguments += [f"r_{v}"] if counters in ("own", "until", "shared") else []
-            arguments += [f"p_{c}_{v}" if c in program.arrays else f"p_{c}" for c in program.constants]
+            for constant in program.constants:
+                own = mangled("p", constant)
+                arguments.append(numbered(own, v) if constant in program.arrays else own)
             if counters == "until":
-                arguments += ["now", f"p_{REFRACTORY}_{v}" if self.varying_period else f"p_{REFRACTORY}"]
-            targets = [f"s_{state}_{v}" for state in program.states]
+                period = mangled("p", REFRACTORY)
+                arguments += ["now", numbered(period, v) if self.varying_period else period]
+            targets = [numbered(mangled("s", state), v) for state in program.states]
             targets += [f"r_{v}"] if counters in ("own", "until") else []
-            targets += [f"{name}_{v}" for name in self.found(counters)]
+            targets += [numbered(found, v) for found in self.found(counters)]
             result.append(f"{', '.join(targets)} = {name}({', '.join(arguments)})")
+            if counters != "held" or self.held_reads:
+                # NaN once an input was not finite
+                result.append(f"taint = fma(i_{v}, ZERO, taint)")
         return result
 
     def scalars(self) -> list[str]:
-        return [f"p_{name} = scalars[{i}]" for i, name in enumerate(self.program.scalars)]
+        return [f"{mangled('p', name)} = scalars[{i}]" for i, name in enumerate(self.program.scalars)]
 
     def states(self, index: str) -> list[str]:
-        return [self.load(f"s_{state}", f"g_{state}", index) for state in self.program.states]
+        return [self.load(mangled("s", state), mangled("g", state), index) for state in self.program.states]
 
     def arrays(self) -> list[str]:
         return [
-            self.load(f"p_{name}", "arrays", f"{i} * N + j") for i, name in enumerate(self.program.arrays)
+            self.load(mangled("p", name), "arrays", f"{i} * N + j")
+            for i, name in enumerate(self.program.arrays)
         ]
 
     def put(self, index: str) -> list[str]:
-        lines = [self.store(f"g_{state}", index, self.each(f"s_{state}")) for state in self.program.states]
+        lines = [
+            self.store(mangled("g", state), index, self.each(mangled("s", state)))
+            for state in self.program.states
+        ]
         if self.counters == "own":
             lines.append(self.store("g_r", index, self.each("r")))
         elif self.counters == "until":
@@ -546,7 +567,7 @@ class _Source:
     def record(self, index: str, following: str = "") -> list[str]:
         """Record what is known as soon as the neurons have advanced; counters are those of the following step."""
         values = {name: self.each(RECORDS[name]) for name in self.program.records}
-        values.update({state: self.each(f"s_{state}") for state in self.program.states})
+        values.update({state: self.each(mangled("s", state)) for state in self.program.states})
         if "spikes" in values:
             values["spikes"] = [f"byte({name})" for name in values["spikes"]]
         if self.program.inhibition is None:
@@ -556,7 +577,7 @@ class _Source:
             for name, each in values.items()
             for line in (
                 f"if kept & {self.kept(name)}:",
-                f"    {self.store(f'out_{name}', index, each)}",
+                f"    {self.store(out(self.program, name), index, each)}",
             )
         ]
 
@@ -576,12 +597,13 @@ class _Source:
     def free(self) -> list[str]:
         self.function("advance", "until")
         depth = DEPTHS[self.form.wide]
-        name = f"p_{REFRACTORY}"
+        name = mangled("p", REFRACTORY)
         period = self.load(name, "periods", "j") if self.varying_period else f"{name} = periods[0]"
         lines = [
             "i = cuda.grid(1) * WIDTH",
             "cells = B * N",
             "last = steps - 1",
+            "taint = ZERO",
             "if i < cells and steps > 0:",
             "    j = i % N",
             *_indented(1, [*self.scalars(), *self.arrays(), period, *self.states("i")]),
@@ -600,7 +622,7 @@ class _Source:
                 *_indented(3, self.record(f"i + (t + {ahead}) * cells", f"t + {ahead + 1}")),
             ]
         lines += [f"        {', '.join(x)} = {', '.join(y)}" for x, y in zip(*groups, strict=True)]
-        return [*lines, *_indented(1, self.put("i"))]
+        return [*lines, *_indented(1, self.put("i")), *_TELL]
 
     # -- with inhibition
 
@@ -633,7 +655,7 @@ class _Source:
             "stride_f, stride_place = split(stride, size)",
             "start = (part * width + tid) * WIDTH",
             "start_f, start_place = split(start, size)",
-            f"{' = '.join(self.each('ahead'))} = ZERO",
+            f"{' = '.join(self.each('ahead'))} = taint = ZERO",
             # a set is held before the step `until`: nothing counts down
             "for s in range(tid, sets, width):",
             "    memory[until + s] = g_r[b * sets + s]",
@@ -647,6 +669,7 @@ class _Source:
             "if part == 0:",
             "    for s in range(tid, sets, width):",
             "        g_r[b * sets + s] = left(memory[until + s], steps)",
+            *_TELL,
         ]
 
     def step(self, barrier: str) -> list[str]:

@@ -140,8 +140,53 @@ class Usage:
 
 
 def cannot_link() -> str | None:
-    """Return None when PTX can be compiled and linked here, else what is missing."""
-    return missing(LIBRARIES | LINKER)
+    """Return None when PTX can be compiled and linked here, else what is missing, or does not go together."""
+    return missing(LIBRARIES | LINKER) or too_new_to_link()
+
+
+def ptx_version(arch: str = "sm_90") -> str:
+    """Return the version of the PTX that NVVM writes, such as ``"9.0"``, which grows with each CUDA toolkit."""
+    nvvm: Any = importlib.import_module("numba.cuda.cudadrv.nvvm")
+    major, minor, debug_major, debug_minor = nvvm.NVVM().get_ir_version()
+    empty = (
+        'target triple = "nvptx64-nvidia-cuda"\n'
+        f'target datalayout = "{nvvm.NVVM().data_layout}"\n'
+        "!nvvmir.version = !{!0}\n"
+        f"!0 = !{{i32 {major}, i32 {minor}, i32 {debug_major}, i32 {debug_minor}}}\n"
+    )
+    unit = nvvm.CompilationUnit({"arch": arch.replace("sm", "compute")})
+    unit.add_module(empty.encode())
+    found = re.search(rb"^\.version (\S+)", unit.compile(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError("NVVM's PTX does not tell its version")
+    return found[1].decode()
+
+
+def too_new_to_link(arch: str = "sm_90") -> str | None:
+    """Return None when nvJitLink reads the PTX that NVVM writes, or is not here, else which is too old for which."""
+    if missing(LINKER) is not None:
+        return None
+    # about 30 ms; the libraries tell versions of their own, of which only a trial shows what goes together
+    ptx = f".version {ptx_version(arch)}\n.target {arch}\n.address_size 64\n.visible .entry k() {{ ret; }}\n"
+    try:
+        link(ptx, arch)
+    except RuntimeError as error:
+        found = re.search(r"Unsupported \.version ([\d.]+); current version is '([\d.]+)'", str(error))
+        if found is None:
+            return None
+        return (
+            f"NVVM writes PTX {found[1]}, newer than the PTX {found[2]} that nvJitLink {linker_version()} reads"
+            " (Unsupported .version): install both of one CUDA toolkit, such as with"
+            " pip install --upgrade nvidia-nvjitlink (nvidia-nvjitlink-cu12 for CUDA 12)"
+        )
+    return None
+
+
+def linker_version() -> str:
+    """Return the version of nvJitLink, which is that of its CUDA toolkit."""
+    from cuda.bindings import nvjitlink
+
+    return ".".join(map(str, nvjitlink.version()))
 
 
 def link(ptx: str, arch: str = "sm_90", max_registers: int | None = None) -> Usage:

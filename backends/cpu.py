@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spyke_numba.backends import Launch, check_dense
+from spyke_numba.backends import Launch, check_dense, contiguous, first_not_finite
 from spyke_numba.backends._cpu_source import (
     TOGETHER,
     ModuleSource,
@@ -18,7 +18,7 @@ from spyke_numba.backends._cpu_source import (
 )
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address, aligned
-from spyke_numba.engine import Program, operations_of
+from spyke_numba.engine import Program, mangled, operations_of
 from spyke_numba.generated import load_module
 
 #: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
@@ -110,7 +110,7 @@ class _CpuKernel:
         source = ModuleSource(program)
         self._kernel = Kernel(_compiled(program.label, source.text()))
         self._table = tuple(source.table)
-        self._written = source.bytes_written
+        self._written, self._places_of = source.bytes_written, source.places_of
         self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
         self._x = self._table.index("x")
         self._pending = self._table.index("pending") if "pending" in self._table else None
@@ -127,10 +127,30 @@ class _CpuKernel:
         progress[:] = 0
         if self._pending is not None:
             table[self._pending] = launch.unsettled
+        before = self._kept(launch) if launch.finite == "undo" else ()
         if threads == 1:
             self._kernel.run(table_at, 0)
         else:
             TEAMS.run(self._kernel, table_at, threads, ended)
+        # the kernel's own test also meets products of huge numbers
+        launch.not_finite = None
+        if launch.finite is not None and progress.item(1):
+            launch.not_finite = first_not_finite(x.numpy(force=True) if hasattr(x, "data_ptr") else x)
+            if launch.not_finite is not None:
+                launch.undone = bool(before)
+                for array, copy in before:
+                    array[...] = copy
+
+    def _kept(self, launch: Launch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what a run changes beside its outputs, and copies in memory that is used again."""
+        changed = [*launch.states, launch.refractory]
+        changed += [launch.scratch["rest_from"]] if "rest_from" in launch.scratch else []
+        copies = launch.scratch.setdefault(
+            ("kept", len(changed)), [np.empty_like(array) for array in changed]
+        )
+        for array, copy in zip(changed, copies, strict=True):
+            np.copyto(copy, array)
+        return list(zip(changed, copies, strict=True))
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
@@ -142,18 +162,19 @@ class _CpuKernel:
             B, N, sets = 1, B * N, B * sets
         threads = launch.threads if launch.steps * B * N >= PARALLEL_NEURON_STEPS else 1
         values = {"B": B, "N": N, "steps": launch.steps, "g_r": launch.refractory, "scalars": launch.scalars}
-        values.update(zip([f"g_{state}" for state in program.states], launch.states, strict=True))
+        values.update(zip([mangled("g", state) for state in program.states], launch.states, strict=True))
         values.update(sets=sets, arrays=launch.arrays)
         values.update(periods=launch.periods, periods_given=launch.periods.size)
         values.update(x=0, steps_of_x=1 if launch.constant_input else launch.steps)
         for name in (*program.records, *program.states, "refractory", "winners"):
-            out = name if name == "winners" else f"out_{name}"
-            values.update({f"steps_of_{name}": launch.steps if name in launch.outputs else 0, out: 0})
+            out, steps_of = self._places_of(name)
+            values.update({steps_of: launch.steps if name in launch.outputs else 0, out: 0})
         for name in set(program.records) - set(launch.outputs):
             # the rows write it in any case: memory for the steps that go together takes what nobody asked for
             steps = min(launch.steps, TOGETHER)
             kind = "bool" if name == "spikes" else program.dtype
-            values.update({f"steps_of_{name}": steps, f"out_{name}": np.empty((steps, B, N), kind)})
+            out, steps_of = self._places_of(name)
+            values.update({steps_of: steps, out: np.empty((steps, B, N), kind)})
         owners = 0
         if launch.winners is None:
             tile = _tile(B, N, threads, launch.steps)
@@ -189,12 +210,10 @@ class _CpuKernel:
             values.update(self._scratch(launch, B, N, F, threads))
         counts = B * (owners + 2) if owners else threads
         progress = aligned((2 + counts, LINE // 8), "int64")
-        values["progress"] = progress
+        values.update(progress=progress, not_finite=progress[0, 1:2])
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
-        asked = []
-        for name in launch.outputs:
-            asked.append((self._table.index(name if name == "winners" else f"out_{name}"), name))
+        asked = [(self._table.index(self._places_of(name)[0]), name) for name in launch.outputs]
         table = np.array(numbers, np.int64)
         return table, address(table), asked, threads, progress, address(progress) + LINE, entries
 
@@ -322,7 +341,7 @@ class CpuBackend:
                 return x
             check_dense(x)
             x = x.detach().to("cpu", kind).numpy(force=True)
-        return np.ascontiguousarray(x, dtype=dtype)
+        return contiguous(x, dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> np.ndarray:
         """Return a numpy array that nobody else holds."""

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spyke_numba.backends import Launch, check_dense
+from spyke_numba.backends import Launch, check_dense, contiguous
 from spyke_numba.backends._cuda_source import WIDTHS, Form, bounds, recorded, source
-from spyke_numba.backends._ptx import compile_ptx, missing
+from spyke_numba.backends._ptx import compile_ptx, missing, too_new_to_link
 from spyke_numba.engine import Program
 from spyke_numba.generated import load_module
 
@@ -171,6 +171,12 @@ def _why_not() -> str | None:
         return f"numba-cuda is not installed: {_EXTRAS}"
     try:
         from numba import cuda
+
+        if "numba_cuda" not in str(cuda.__file__):
+            return (
+                "numba-cuda is on the path, but its .pth file was not read, so that numba's own older numba.cuda is"
+                f" imported: install it into this environment ({_EXTRAS}), or import _numba_cuda_redirector first"
+            )
         from numba.cuda.core import config
 
         if config.ENABLE_CUDASIM:
@@ -201,7 +207,8 @@ def _mismatch() -> str | None:
             f"the GPU has compute capability {capability[0]}.{capability[1]}, and CUDA {toolkit[0]} compiles from"
             f" {oldest[0]}.{oldest[1]} on: use backend='cpu', or an older toolkit if one knows it"
         )
-    return None
+    newest = max(known for known in nvrtc.get_supported_ccs() if known <= capability)
+    return too_new_to_link(f"sm_{newest[0]}{newest[1]}")
 
 
 @cache
@@ -250,6 +257,8 @@ class _CudaKernel:
             out = [device.address(outputs.get(name)) for name in names]
             configured = kernel[grid, block, device.stream(launch.x), shared]
             configured(device.address(launch.x), *out, *fixed, kept, *numbers)
+            found = launch.scratch["not_finite"]
+            launch.not_finite = lambda: bool(device.download(found)[0])
 
     def _prepared(
         self, launch: Launch, aligned: bool
@@ -257,7 +266,14 @@ class _CudaKernel:
         """Return what launches that are alike share: the kernel, its configuration, addresses and numbers."""
         program, device = self.program, self._device
         B, N = launch.states[0].shape
+        if "not_finite" not in launch.scratch:
+            # where the input is, so that it is ordered as the input is
+            host = np.zeros(1, np.int32)
+            launch.scratch["not_finite"] = (
+                launch.x.new_tensor(host) if _on_gpu(launch.x) else device.upload(host)
+            )
         arrays = [*launch.states, launch.refractory, launch.scalars, launch.arrays, launch.periods]
+        arrays.append(launch.scratch["not_finite"])
         numbers = [0 if launch.constant_input else B * N, launch.steps, B, N]
         limits, width = device.limits(launch.x), WIDTHS[program.dtype]
         wide = aligned and N % width == 0
@@ -361,7 +377,7 @@ class CudaBackend:
             import torch
 
             x = x.detach().to("cpu", getattr(torch, dtype)).numpy()
-        return self._device.upload(np.ascontiguousarray(x, dtype=dtype))
+        return self._device.upload(contiguous(x, dtype))
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """Return new device memory: a tensor where the input is one on the GPU."""

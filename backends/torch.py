@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spyke_numba.backends import Launch, Winners, check_dense
+from spyke_numba.backends import Launch, Winners, check_dense, contiguous, first_not_finite
 from spyke_numba.backends.cpu import elementwise, ranks
 from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.engine import (
@@ -24,6 +24,7 @@ from spyke_numba.engine import (
     Program,
     Writer,
     helper_lines,
+    mangled,
     step_lines,
 )
 from spyke_numba.generated import load_module
@@ -74,7 +75,10 @@ def bind(device, by_bits, compiled):
 
     def sqrt(x):
         # on the CPU torch's own is one bit off in about 1 % of cases
-        return torch.as_tensor(numpy.sqrt(x.numpy())) if by_bits else torch.sqrt(x)
+        if not by_bits:
+            return torch.sqrt(x)
+        with numpy.errstate(invalid="ignore"):
+            return torch.as_tensor(numpy.sqrt(x.numpy()))
 
     def real(value):
         return torch.tensor(float(value), dtype=torch.{real}, device=device)
@@ -134,6 +138,7 @@ def bind(device, by_bits, compiled):
 
 '''
 
+
 def source(program: Program) -> str:
     """Return the text of a program's module; its ``bind`` returns the steps of a whole layer."""
     writer = Writer()
@@ -170,15 +175,13 @@ def _step(program: Program, writer: Writer, kind: Counters) -> list[str]:
     """
     zero = writer.constant(0.0)
     lines = [_for_tensors(line) for line in step_lines(program, writer, kind)]
-    if kind != "held" and not {"u", "I", *program.spec.states}.intersection(
-        program.spec.functions["membrane"].arguments
-    ):
-        place = next(i for i, line in enumerate(lines) if line.startswith("new_u = "))
-        lines.insert(place + 1, "new_u = new_u.expand_as(s_u)")
-    arguments = ["i_in", "score", *(f"s_{state}" for state in program.states), "r"]
-    arguments += [f"p_{name}" for name in program.constants]
+    place = next(i for i, line in enumerate(lines) if line.startswith("new_u = "))
+    if kind != "held" and not _has_every_neuron(lines[: place + 1], program):
+        lines.insert(place + 1, "new_u = new_u.expand_as(s__u)")
+    arguments = ["i_in", "score", *(mangled("s", state) for state in program.states), "r"]
+    arguments += [mangled("p", name) for name in program.constants]
     if program.inhibition is None:
-        arguments.append(f"p_{REFRACTORY}")
+        arguments.append(mangled("p", REFRACTORY))
     elif kind == "held":
         lines += ["r.sub_(ONE_STEP)", "score.copy_(nothing)"]
     else:
@@ -190,6 +193,26 @@ def _step(program: Program, writer: Writer, kind: Counters) -> list[str]:
             lines.append(f"record(o_{name}, {RECORDS[name]})")
     arguments += [f"o_{name}" for name in program.records]
     return [f"def {kind}({', '.join(arguments)}):", *(f"    {line}" for line in lines)]
+
+
+def _has_every_neuron(lines: list[str], program: Program) -> bool:
+    """Return whether the last line's value is known to have the shape of the states, and not that of constants."""
+    full = {"i_in", *(mangled("s", state) for state in program.states)}
+
+    def is_full(node: ast.AST) -> bool:
+        match node:
+            case ast.Name(id=name):
+                return name in full
+            case ast.Call(func=ast.Name("where" | "select"), args=[condition, a, b]):
+                # a condition of one number chooses one of the two as it is
+                return is_full(condition) or (is_full(a) and is_full(b))
+        return any(map(is_full, ast.iter_child_nodes(node)))
+
+    for line in lines:
+        target, _, text = line.partition(" = ")
+        value = ast.parse(text, mode="eval").body
+        (full.add if is_full(value) else full.discard)(target)
+    return target in full
 
 
 def _for_tensors(line: str) -> str:
@@ -208,7 +231,7 @@ def _for_tensors(line: str) -> str:
             value = ast.Call(ast.Name("select"), [ast.Name("awake"), awake, held], [])
         case ast.Call(func=ast.Name("where"), args=[ast.Name("spiked"), *choices]):
             value = ast.Call(ast.Name("select"), [ast.Name("spiked"), *choices], [])
-    if not target.startswith("s_"):
+    if not target.startswith("s__"):
         # what is a state itself must not change with it
         return f"{target} = {ast.unparse(value)}{'.clone()' if isinstance(value, ast.Name) else ''}"
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "select":
@@ -288,11 +311,17 @@ class _TorchKernel:
     def run(self, launch: Launch) -> None:
         import torch
 
-        # torch would compile once more for each mode of its gradients
-        with torch.no_grad() if self.compiled else nullcontext():
+        # what is made in inference mode could not be changed outside of it; and torch would compile once more for each
+        # mode of its gradients
+        with torch.inference_mode(False), torch.no_grad():
             self._run(launch)
 
     def _run(self, launch: Launch) -> None:
+        launch.not_finite = None
+        if launch.finite is not None:
+            self._check(launch)
+            if launch.undone:
+                return
         if launch.prepared is None:
             launch.prepared = self._prepare(launch)
         steps, tiles, competition = launch.prepared
@@ -327,6 +356,21 @@ class _TorchKernel:
                     competition.decide(won)
             if counters is not None:
                 counters[t].copy_(launch.refractory)
+
+    def _check(self, launch: Launch) -> None:
+        """Look for an input that is not finite, before any step; on a device, without waiting for it."""
+        import torch
+
+        x = launch.x
+        if _on_cpu(x):
+            # a sum that is finite tells in a third of the time that all its terms are
+            if not math.isfinite(x.sum()):
+                launch.not_finite = first_not_finite(x.numpy())
+                launch.undone = launch.not_finite is not None
+            return
+        found = launch.scratch.setdefault("not_finite", torch.zeros((), dtype=torch.bool, device=x.device))
+        found.logical_or_(~torch.isfinite(x).all())
+        launch.not_finite = found.item
 
     def settle(self, launch: Launch) -> None:
         """Do nothing: a spike's reset is part of its step."""
@@ -634,7 +678,7 @@ class TorchBackend:
         import torch
 
         if not hasattr(x, "detach"):
-            x = np.ascontiguousarray(x, dtype=dtype)
+            x = contiguous(x, dtype)
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
         if self.compiled and not x.is_cpu:
             # Triton would fuse products into sums, and the spikes would be others
@@ -651,9 +695,11 @@ class TorchBackend:
         """Return a new tensor on the input's device."""
         import torch
 
-        if not hasattr(like, "detach") or like.is_cpu:
-            return torch.from_numpy(BUFFERS.empty(shape, dtype))
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
+        # in inference mode, what is made could be changed in that mode alone
+        with torch.inference_mode(False):
+            if not hasattr(like, "detach") or like.is_cpu:
+                return torch.from_numpy(BUFFERS.empty(shape, dtype))
+            return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
 
     def adopt(self, array: Any, like: Any) -> torch.Tensor:
         """Return a tensor on the input's device as it is, and a numpy array as a tensor."""
@@ -663,6 +709,11 @@ class TorchBackend:
             if not array.flags.writeable:
                 raise ValueError("out holds a read-only array: give one that can be written")
             array = torch.from_numpy(array)
+        if array.is_inference():
+            if not array.is_cpu:
+                raise ValueError("out holds a tensor that was made in inference mode: make it outside of it")
+            with torch.inference_mode(False):
+                array = torch.from_numpy(array.numpy())
         if array.device != torch.device(_device(like)) or array.requires_grad:
             raise ValueError(
                 f"out holds memory on {array.device}: give it on {_device(like)}, without a gradient"
@@ -670,10 +721,11 @@ class TorchBackend:
         return array
 
     def upload(self, host: np.ndarray, like: Any) -> torch.Tensor:
-        """Return a copy on the input's device."""
+        """Return a copy on the input's device, which can be changed in any mode of torch's."""
         import torch
 
-        return torch.tensor(np.ascontiguousarray(host), device=_device(like))
+        with torch.inference_mode(False):
+            return torch.tensor(np.ascontiguousarray(host), device=_device(like))
 
     def fill(self, array: torch.Tensor, host: np.ndarray) -> None:
         """Overwrite it."""

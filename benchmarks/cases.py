@@ -24,7 +24,7 @@ DRIVEN: dict[str, dict[str, float]] = {
     "EIF": {"threshold": 10.0, "C": 0.018},
     "EIF_Simple": {"threshold": 200.0, "delta_t": 6.0},
     "IF": {"threshold": 10.0, "C": 0.0281},
-    "Izhikevich": {"threshold": 30.0, "c": -65.0, "resting_potential": -65.0},
+    "Izhikevich": {"threshold": 30.0, "refractory_timesteps": 2},
     "LIF": {"threshold": 10.0, "C": 0.016},
     "LIF_Simple": {"threshold": 150.0},
     "LIF_ode": {"threshold": 10.0, "C": 0.016},

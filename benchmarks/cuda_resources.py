@@ -5,10 +5,11 @@ Each kernel is compiled to PTX once, for the oldest architecture, and assembled 
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from spyke_numba import Uniform, models
 from spyke_numba.backends._cuda_source import Form, bounds, source
-from spyke_numba.backends._ptx import compile_ptx, link
+from spyke_numba.backends._ptx import compile_ptx, link, linker_version, ptx_version
 from spyke_numba.benchmarks.measuring import write_json
 from spyke_numba.engine import Program
 
@@ -26,7 +27,13 @@ COMMAND = (
     "python -m spyke_numba.benchmarks.cuda_resources --json benchmarks/results/cuda_resources.json"
     " --table benchmarks/results/cuda_resources.md"
 )
-TOOLS = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+#: Packages, and what is said of a version where the library is no package's, but a toolkit's.
+TOOLS: dict[str, Callable[[], str]] = {
+    "numba": lambda: importlib.import_module("numba").__version__,
+    "numba-cuda": lambda: importlib.import_module("numba_cuda").__version__,
+    "nvidia-nvvm": lambda: f"of a toolkit (PTX {ptx_version(ARCHITECTURES[0])})",
+    "nvidia-nvjitlink": lambda: f"of a toolkit (CUDA {linker_version()})",
+}
 
 
 LARGE = Form()
@@ -97,7 +104,13 @@ def cases() -> Iterator[Case]:
 
 def toolchain() -> dict[str, str]:
     """Return the versions on which the figures depend."""
-    return {name: version(name) for name in TOOLS}
+    versions = {}
+    for name, otherwise in TOOLS.items():
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = otherwise()
+    return versions
 
 
 def table(results: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def main(
     """
     path = output("gpu", out, force)
     name = backends.choose(backend).name
+    if name == "cuda":
+        check_torch()
     neurons, batch, steps = GPU_NEURONS, GPU_BATCH, STEPS
     if smallest:
         neurons, batch, steps, seconds = 1_000, 4, 50, min(seconds, 0.1)
@@ -54,6 +57,20 @@ def main(
     for row in competing[1:]:
         row["over_free"] = row["ns"] / competing[0]["ns"]
     conclude("gpu", {"seconds": seconds, "rows": rows + competing}, path, plot)
+
+
+def check_torch() -> None:
+    """Raise a RuntimeError, before any input is made, where there is no torch that sees the GPU."""
+    found = importlib.util.find_spec("torch") is not None
+    if found:
+        import torch
+
+        if torch.cuda.is_available():
+            return
+    raise RuntimeError(
+        f"{'this torch sees no GPU' if found else 'torch is not installed'}, and the input of bench gpu is torch"
+        " tensors on it: install a torch built for CUDA, or give --backend cpu to try the benchmark itself"
+    )
 
 
 def measured(x: np.ndarray, cases: list[Case], seconds: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from spyke_numba.benchmarks import bars
 from spyke_numba.benchmarks.measuring import checkout, processors, write_json
+from spyke_numba.cli.arguments import Finite
 from spyke_numba.runfile import check_output
 
 RESULTS = "benchmarks/results"
@@ -40,7 +42,7 @@ class Several(click.ParamType):
 def count(text: str) -> int:
     """Return a whole number that may be written as ``1e6``."""
     number = float(text)
-    if number != int(number) or number < 1:
+    if not math.isfinite(number) or number != int(number) or number < 1:
         raise ValueError(text)
     return int(number)
 
@@ -65,7 +67,11 @@ def benchmark(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 seconds_option = click.option(
-    "--seconds", default=2.0, show_default=True, help="Time for the repeats of each interleaved run."
+    "--seconds",
+    type=Finite(),
+    default=2.0,
+    show_default=True,
+    help="Time for the repeats of each interleaved run.",
 )
 threads_option = click.option(
     "--threads",

@@ -20,6 +20,17 @@ SAMPLE = "sample:"
 INPUT_SUFFIXES = (".npy", ".npz", ".csv", ".dat", ".png", ".jpg", ".jpeg")
 
 
+class Finite(click.types.FloatParamType):
+    """A number that is neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class Numbers(click.ParamType):
     """Numbers separated by commas, such as ``30,28,28``: `counts` says how many, any by default."""
 
@@ -33,11 +44,15 @@ class Numbers(click.ParamType):
         if not isinstance(value, str):
             return value
         try:
-            numbers = tuple(self.kind(part) for part in re.split(r"[,x]", value.strip(" ()")) if part.strip())
+            numbers = tuple(
+                self.kind(part) for part in re.split(r"[,x]", value.strip(" ()").removesuffix(","))
+            )
         except ValueError:
             numbers = ()
         if not numbers or (self.counts and len(numbers) not in self.counts):
             self.fail(f"{value!r} is not {self.name}: give {self.form}", param, ctx)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not {self.name}: give finite numbers, {self.form}", param, ctx)
         return numbers
 
 
@@ -201,8 +216,8 @@ def _model_given(ctx: click.Context) -> NeuronSpec | None:
         return None
 
 
-def parse_assignments(texts: tuple[str, ...], option: str) -> dict[str, Any]:
-    """Return values by name from texts such as ``tau_rc=uniform(0.01,0.03)``.
+def parse_assignments(texts: tuple[str, ...], option: str, *, header: bool | None = None) -> dict[str, Any]:
+    """Return values by name from texts such as ``tau_rc=uniform(0.01,0.03)``; `header` is for files (`load_recording`).
 
     Raises
     ------
@@ -216,11 +231,11 @@ def parse_assignments(texts: tuple[str, ...], option: str) -> dict[str, Any]:
             raise ValueError(f"{option} {text!r} is not name=value, such as {option} tau_rc=0.02")
         if name in values:
             raise ValueError(f"{option} gives {name} twice; give it once")
-        values[name] = _parse_value(f"{option} {text}", value)
+        values[name] = _parse_value(f"{option} {text}", value, header)
     return values
 
 
-def _parse_value(where: str, text: str) -> Any:
+def _parse_value(where: str, text: str, header: bool | None) -> Any:
     from spyke_numba import LogNormal, Normal, Uniform
 
     distributions: dict[str, Callable[..., Any]] = {
@@ -231,7 +246,7 @@ def _parse_value(where: str, text: str) -> Any:
     if text.startswith("@"):
         from spyke_numba.files import load_recording
 
-        return load_recording(text[1:])
+        return load_recording(text[1:], header=header)
     call = re.fullmatch(r"(\w+)\s*\((.*)\)", text)
     if call and call[1].lower() in distributions:
         positional, named = [], {}

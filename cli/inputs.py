@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def _image(job: Job, path: Path, ts: float, steps: int) -> Source:
             f"--shape {job.shape[0]} is a population, a picture drives feature maps; give F,H,W or no --shape"
         )
     size = None if job.shape is None else (job.shape[1], job.shape[2])
-    image = load_image(path, size=size, longest=job.longest or LONGEST)
+    image = load_image(path, size=size, longest=job.longest or LONGEST, ground=job.ground)
     sigmas = job.dog or DOG
     values = difference_of_gaussians(image, sigmas=sigmas, threshold=job.contrast)
     features = tuple(
@@ -120,7 +121,7 @@ def _recording(job: Job, path: Path, ts: float) -> Source:
         known = SAMPLE_LAYOUTS.get(path.name, (1, None))
         channels = channels or known[0]
         sample_rate = known[1] if sample_rate is None else sample_rate
-    array = load_recording(path, channels=channels or 1)
+    array = load_recording(path, channels=channels or 1, header=job.header)
     if array.ndim == 0 or array.ndim > 5:
         raise ValueError(
             f"{path} has the shape {array.shape}; "
@@ -145,9 +146,12 @@ def _recording(job: Job, path: Path, ts: float) -> Source:
 def _table(table: np.ndarray, sample_rate: float | None, ts: float) -> Source:
     from spyke_numba.encoding import resample, spread
 
-    if sample_rate is not None and not sample_rate > 0:
-        raise ValueError(f"--sample-rate is {sample_rate}; give the samples a second, above 0")
-    length = len(table) if sample_rate is None else max(1, round(len(table) / (sample_rate * ts)))
+    length = len(table)
+    if sample_rate is not None:
+        # the ratio of a tiny rate is no number of steps
+        if not (sample_rate > 0 and sample_rate * ts * sys.maxsize > length):
+            raise ValueError(f"--sample-rate is {sample_rate}; give the samples a second, above 0")
+        length = max(1, round(length / (sample_rate * ts)))
 
     def fill(wanted: range, full: tuple[int, ...]) -> np.ndarray:
         if sample_rate is None:
@@ -187,7 +191,13 @@ def input_blocks(
                     raise ValueError(
                         f"the input {job.input} holds NaN or infinite numbers; mend or remove them"
                     )
-                block += part.astype(job.dtype, copy=False) * np.dtype(job.dtype).type(job.weight)
+                with np.errstate(over="ignore"):
+                    block += part.astype(job.dtype, copy=False) * np.dtype(job.dtype).type(job.weight)
+                if not np.isfinite(block).all():
+                    raise ValueError(
+                        f"--weight {job.weight:g} times the input {job.input} is beyond {job.dtype}; "
+                        "give smaller numbers, or --dtype float64"
+                    )
             yield block
 
     return blocks()

@@ -59,6 +59,8 @@ class Job:
     dog: tuple[tuple[float, float], ...] = ()
     contrast: float = 0.05
     longest: int | None = None
+    ground: str = "white"
+    header: bool | None = None
     channels: int | None = None
     sample_rate: float | None = None
     record: tuple[str, ...] = ("spikes",)
@@ -119,8 +121,8 @@ def prepare(job: Job) -> Prepared:
     from spyke_numba import KWTA, Layer
 
     spec = find_model(job.model)
-    neuron = spec(**parse_assignments(job.params, "--param"))
-    initial = parse_assignments(job.initial, "--initial")
+    neuron = spec(**parse_assignments(job.params, "--param", header=job.header))
+    initial = parse_assignments(job.initial, "--initial", header=job.header)
     for text in initial:
         if not isinstance(initial[text], float | np.ndarray):
             raise ValueError(f"--initial {text} takes a number or @FILE.npy")
@@ -165,6 +167,10 @@ def _steps(job: Job, ts: float) -> int | None:
     if job.duration is not None:
         if not (job.duration > 0 and math.isfinite(job.duration)):
             raise ValueError(f"--duration is {job.duration:g}; give seconds above 0")
+        if not math.isfinite(job.duration / ts):
+            raise ValueError(
+                f"--duration is {job.duration:g}, which is too many steps of {ts:g} s; give less"
+            )
         return max(1, round(job.duration / ts))
     if job.steps is not None and job.steps < 1:
         raise ValueError(f"--steps is {job.steps}; give 1 or more")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -38,7 +39,9 @@ class OneSentence(click.Group):
         extra["standalone_mode"] = False
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            sys.exit(super().main(arguments, prog_name, **extra) or 0)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warner(warnings.showwarning)
+                sys.exit(super().main(arguments, prog_name, **extra) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -61,6 +64,18 @@ class OneSentence(click.Group):
 
 def _say(text: str) -> None:
     click.echo(f"spyke-numba: {' '.join(text.split())}", err=True)
+
+
+def _warner(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows a warning for the user in one line, and any other as before."""
+
+    def warn(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if category is UserWarning:
+            _say(f"warning: {message}")
+        else:
+            show(message, category, *where)
+
+    return warn
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

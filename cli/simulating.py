@@ -12,6 +12,7 @@ import click
 
 from spyke_numba.cli.arguments import (
     BackendName,
+    Finite,
     InputFile,
     Model,
     Names,
@@ -83,7 +84,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--batch", type=int, metavar="B", help="Samples, each with its own state.  [default: 1]")
 @click.option("--steps", type=int, metavar="T", help="Length of the run in steps.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Length of the run in seconds.")
+@click.option("--duration", type=Finite(), metavar="SECONDS", help="Length of the run in seconds.")
 @click.option(
     "--backend", type=BackendName(), default="auto", show_default=True, help="auto, cpu, cuda or torch."
 )
@@ -127,7 +128,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--weight",
     "--scale",
-    type=float,
+    type=Finite(),
     default=1.0,
     show_default=True,
     help="Factor of the input file: a spike of a picture's code, or a sample, is worth so much input.",
@@ -155,7 +156,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--rate",
-    type=float,
+    type=Finite(),
     default=100.0,
     show_default=True,
     metavar="HZ",
@@ -171,7 +172,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--contrast",
-    type=float,
+    type=Finite(),
     default=0.05,
     show_default=True,
     help="Picture: contrast below this fraction of the strongest is none.",
@@ -183,6 +184,18 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Picture without --shape: its longer side is shrunk to this.  [default: 128]",
 )
 @click.option(
+    "--ground",
+    default="white",
+    show_default=True,
+    metavar="COLOUR",
+    help="Picture: what transparent pixels are seen on: white, black or #rrggbb.",
+)
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Recording: the first row of a .csv is a heading, or a sample; needed where both could be.",
+)
+@click.option(
     "--channels",
     type=click.IntRange(min=1),
     metavar="C",
@@ -190,7 +203,7 @@ def with_outputs(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--sample-rate",
-    type=float,
+    type=Finite(),
     metavar="HZ",
     help="Recording: samples a second, to resample to the time step; without it a sample is a step.",
 )

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from spyke_numba.checks import whole_number
+
 __all__ = [
     "difference_of_gaussians",
     "latencies",
@@ -21,6 +23,11 @@ __all__ = [
 
 Wave = Literal["one-shot", "cumulative"]
 Order = Literal["rank", "linear"]
+#: A step is an int32.
+MOST_STEPS = 2**31 - 1
+#: Pixels; a wider surround would be a window of many gigabytes.
+WIDEST_SIGMA = 1000.0
+TINY = float(np.finfo(np.float64).tiny)
 
 
 def difference_of_gaussians(
@@ -53,7 +60,7 @@ def difference_of_gaussians(
     ------
     ValueError
         For an image that is not two-dimensional or not finite, a sigma of 0 or less, or a surround that is
-        not wider than its centre.
+        not wider than its centre or wider than 1000 pixels.
 
     References
     ----------
@@ -69,10 +76,19 @@ def difference_of_gaussians(
     if not len(sigmas):
         raise ValueError("no scale was given; give at least one pair (centre, surround)")
     maps = []
-    for centre, surround in sigmas:
+    for sigma in sigmas:
+        if np.shape(sigma) != (2,):
+            raise ValueError(
+                f"the scales are {sigmas!r}; give pairs (centre, surround) such as ((1.0, 2.0),)"
+            )
+        centre, surround = sigma
         if not 0.0 < centre < surround:
             raise ValueError(
                 f"the scale ({centre}, {surround}) is not allowed; give a centre above 0 and a wider surround"
+            )
+        if surround > WIDEST_SIGMA:
+            raise ValueError(
+                f"the surround is {surround}; give a finite one of at most {WIDEST_SIGMA:g} pixels"
             )
         contrast = _blur(image, centre) - _blur(image, surround)
         maps += [np.maximum(contrast, 0.0), np.maximum(-contrast, 0.0)]
@@ -239,15 +255,20 @@ def rate_code(
     Raises
     ------
     ValueError
-        If a value is negative or not finite, or rate * ts is not in [0, 1].
+        If a value is negative or not finite, or rate * ts is not in [0, 1], or `ts` not above 0.
     """
     values = _intensities(values)
     _at_least_one_step(steps)
-    if not 0.0 <= rate * ts <= 1.0:
+    _positive("ts", ts)
+    if not rate >= 0.0:
+        raise ValueError(f"rate is {rate}; give spikes a second, 0 or more")
+    if not rate * ts <= 1.0:
         raise ValueError(
             f"rate * ts is {rate * ts:g}, but a probability is at most 1; give at most {1 / ts:g} Hz"
         )
     strongest = values.max(initial=0.0)
+    if 0.0 < strongest < TINY:  # the factor of a subnormal number is infinite
+        values, strongest = values / strongest, 1.0
     chance = (values * (rate * ts / strongest) if strongest > 0 else values).astype(np.float32)
     rng = np.random.default_rng(seed)
     wave = np.empty((steps, *values.shape), dtype)
@@ -264,8 +285,13 @@ def _intensities(values: np.ndarray) -> np.ndarray:
 
 
 def _at_least_one_step(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; give 1 or more")
+    if whole_number("steps", steps, 1) > MOST_STEPS:
+        raise ValueError(f"steps is {steps}; give at most {MOST_STEPS}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} is {value:g}; give a finite number above 0")
 
 
 def resample(
@@ -292,13 +318,18 @@ def resample(
     Raises
     ------
     ValueError
-        If the recording has not two axes or `sample_rate` is not above 0.
+        If the recording has not two axes or no samples, `sample_rate` or `ts` is not finite and above 0, or `first`
+        is negative.
     """
     recording = np.asarray(recording, dtype=np.float64)
     if recording.ndim != 2:
         raise ValueError(f"the recording has the shape {recording.shape}; give (samples, channels)")
-    if not sample_rate > 0:
-        raise ValueError(f"sample_rate is {sample_rate}; give the samples a second, above 0")
+    if not len(recording):
+        raise ValueError("the recording has no samples; give at least one")
+    _positive("sample_rate", sample_rate)
+    _positive("ts", ts)
+    if first < 0:
+        raise ValueError(f"first is {first}; give a step of 0 or more")
     at = np.minimum(np.arange(first, first + steps) * (ts * sample_rate), len(recording) - 1)
     before = at.astype(np.int64)
     after = np.minimum(before + 1, len(recording) - 1)

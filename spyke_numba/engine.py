@@ -1,20 +1,20 @@
 """The order of a step, written once, as straight-line code that every backend wraps in its own loop.
 
 `Program` says what is to be compiled; `step_lines` gives the statements of one neuron's step.  The same text runs on
-scalars in a compiled loop, in a CUDA thread, and on whole tensors, over these names: ``i_in`` (input), ``s_u`` and
-``s_<state>`` (state, in and out), ``r`` (refractory counter, in and out), ``p_<constant>``, ``new_u`` (potential
-before the reset), ``spiked`` and what else of `RECORDS` is wanted.  Every name of a model carries a prefix, so that a
-parameter called ``r`` or ``t`` cannot capture a variable of the loop.
+scalars in a compiled loop, in a CUDA thread, and on whole tensors, over these names: ``i_in`` (input), ``s__<state>``
+(state, in and out), ``r`` (refractory counter, in and out), ``p__<constant>``, ``new_u`` (potential before the reset),
+``spiked`` and what else of `RECORDS` is wanted.  `mangled` makes every name that comes from a model.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
-import operator
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from spyke_numba import elementary
 from spyke_numba.expressions import Function
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spyke_numba.spec import Neuron, NeuronSpec
 
 #: Changes whenever generated code changes its meaning, so that old cached modules are left alone.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 DTYPES = ("float32", "float64")
 Counters = Literal["own", "until", "shared", "free", "held"]
@@ -33,7 +33,7 @@ MOST_STEPS = 2**30 - 1
 #: What a step can record beside the states and counters, and the variable that holds it.
 RECORDS = {"spikes": "spiked", "pulses": "pulse", "thresholded": "crossing", "u_pre": "new_u"}
 #: What `spiked` turns into the number of a record, and nothing into 0.
-_WHERE_SPIKED = {"pulses": "p_spike_amplitude", "thresholded": "new_u"}
+_WHERE_SPIKED = {"pulses": "p__spike_amplitude", "thresholded": "new_u"}
 
 #: How a dtype's floats are laid out in bits: what the generated ``pow2``, ``exponent``, ``mantissa`` and keys use.
 FLOAT_FORMATS: dict[str, dict[str, object]] = {
@@ -61,7 +61,20 @@ FLOAT_FORMATS: dict[str, dict[str, object]] = {
     },
 }
 
-_FOLD = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+def mangled(kind: str, name: str) -> str:
+    """Return the name in generated code of something that a model names, such as ``p__tau`` of the kind ``p``.
+
+    No kind and no name of generated code's own holds two underscores, so that the first two end the kind: different
+    kinds and names give different results, none of which is a name of the code's own.
+    """
+    return f"{kind}__{name}"
+
+
+def numbered(name: str, i: int) -> str:
+    """Return a name of generated code with a number, at the end of the kind of a mangled one."""
+    kind, mark, own = name.partition("__")
+    return f"{kind}_{i}{mark}{own}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,9 @@ class Program:
     @property
     def label(self) -> str:
         """A short name for files and messages."""
-        parts = [self.spec.name.lower(), self.dtype, self.inhibition or "free"]
+        # of letters that every file system takes, and not too many
+        name = re.sub(r"[^a-z0-9_]", "", self.spec.name.lower())[:40]
+        parts = [name or "model", self.dtype, self.inhibition or "free"]
         parts += ["varying"] if self.varying else []
         return "_".join(parts + ([] if self.exact_order else ["rounded"]))
 
@@ -168,7 +183,7 @@ class Writer:
 
     def text(self, expression: ast.expr, names: dict[str, str]) -> str:
         """Return an expression's text with its names replaced."""
-        return ast.unparse(self._write(_folded(copy.deepcopy(expression)), names))
+        return ast.unparse(self._write(expression, names))
 
     def _write(self, node: ast.expr, names: dict[str, str]) -> ast.expr:
         match node:
@@ -209,13 +224,13 @@ class Writer:
         """Return a function's assignments as lines, and its returned expressions.
 
         `names` maps the arguments to the names of their values, which the lines never assign; the function's own
-        names get its role in the model as a prefix.
+        names are of the kind of its role in the model.
         """
         names = dict(names)
         lines = []
         for target, expression in function.assignments:
             text = self.text(expression, names)
-            names[target] = f"{role}_{target}"
+            names[target] = mangled(role, target)
             lines.append(f"{names[target]} = {text}")
         return lines, [self.text(expression, names) for expression in function.returns]
 
@@ -228,30 +243,6 @@ class Writer:
             names[target] = target
         body.append(f"    return {self.text(function.returns[0], names)}")
         return [f"def {name}({', '.join(function.arguments)}):", *body]
-
-
-def _folded(node: ast.expr) -> ast.expr:
-    """Compute what is constant, in float64: ``1 / 3`` must not depend on a backend's own division of literals."""
-    for name, value in ast.iter_fields(node):
-        if isinstance(value, ast.expr):
-            setattr(node, name, _folded(value))
-        elif isinstance(value, list):
-            setattr(node, name, [_folded(item) if isinstance(item, ast.expr) else item for item in value])
-    match node:
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return ast.Constant(-float(value))
-        case ast.BinOp(
-            left=ast.Constant(value=int() | float() as left),
-            op=op,
-            right=ast.Constant(value=int() | float() as right),
-        ) if type(op) in _FOLD:
-            try:
-                return ast.Constant(float(_FOLD[type(op)](left, right)))
-            except ZeroDivisionError:
-                raise ValueError(
-                    f"the constant {left} / {right} is not a number: change the divisor"
-                ) from None
-    return node
 
 
 def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> list[str]:
@@ -271,55 +262,77 @@ def step_lines(program: Program, writer: Writer, counters: Counters = "own") -> 
         not 0 for the whole set, so that there is nothing to hold, or nothing to integrate.
     """
     spec = program.spec
-    names = {name: f"p_{name}" for name in program.constants}
-    names.update({name: f"s_{name}" for name in program.states})
+    names = {name: mangled("p", name) for name in program.constants}
+    names.update({name: mangled("s", name) for name in program.states})
     names["I"] = "i_in"
     if counters == "held":
-        lines = ["new_u = p_resting_potential"]
+        lines = ["new_u = p__resting_potential"]
     else:
         lines, (membrane,) = writer.inlined(spec.functions["membrane"], "membrane", names)
         lines.append(f"new_u = {membrane}")
         if counters == "until":
-            lines += ["awake = r <= now", "new_u = where(awake, new_u, p_resting_potential)"]
+            lines += ["awake = r <= now", "new_u = where(awake, new_u, p__resting_potential)"]
         elif counters != "free":
-            lines += ["held = r > NO_STEPS", "new_u = where(held, p_resting_potential, new_u)"]
+            lines += ["held = r > NO_STEPS", "new_u = where(held, p__resting_potential, new_u)"]
     if program.floor:
-        lines.append("new_u = where(new_u < p_floor, p_floor, new_u)")
+        lines.append("new_u = where(new_u < p__floor, p__floor, new_u)")
     names["u_new"] = "new_u"
-    adapted = [f"s_{state}" for state in spec.states]
+    if spec.overshoot == "cut" and counters != "held":  # what is held stands below the threshold
+        lines.append("seen_u = where(new_u > p__threshold, p__threshold, new_u)")
+        names["u_new"] = "seen_u"
+    adapted = [mangled("s", state) for state in spec.states]
     if "adaptation" in spec.functions:
         more, values = writer.inlined(spec.functions["adaptation"], "adaptation", names)
-        adapted = [f"new_{state}" for state in spec.states]
+        adapted = [mangled("new", state) for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(adapted, values, strict=True)]
     if counters == "held":
         return [
             *lines,
-            "s_u = new_u",
-            *(f"s_{state} = new_{state}" for state in spec.states if "adaptation" in spec.functions),
+            "s__u = new_u",
+            *(
+                f"{mangled('s', state)} = {mangled('new', state)}"
+                for state in spec.states
+                if "adaptation" in spec.functions
+            ),
         ]
     may_spike = {"free": "", "until": " & awake"}.get(counters, " & (r == NO_STEPS)")
-    lines.append(f"spiked = (new_u >= p_threshold){may_spike}")
+    lines.append(f"spiked = (new_u >= p__threshold){may_spike}")
     resets = adapted
     if "on_spike" in spec.functions:
         after = {**names, **dict(zip(spec.states, adapted, strict=True))}
         more, values = writer.inlined(spec.functions["on_spike"], "on_spike", after)
-        jumped = [f"jumped_{state}" for state in spec.states]
+        jumped = [mangled("jumped", state) for state in spec.states]
         lines += more + [f"{name} = {value}" for name, value in zip(jumped, values, strict=True)]
         resets = [f"where(spiked, {jump}, {now})" for jump, now in zip(jumped, adapted, strict=True)]
     for record, value in _WHERE_SPIKED.items():
         if record in program.records:
             lines.append(f"{RECORDS[record]} = where(spiked, {value}, {writer.constant(0.0)})")
-    lines.append("s_u = where(spiked, p_v_reset, new_u)")
+    lines.append("s__u = where(spiked, p__v_reset, new_u)")
     lines += [
-        f"s_{state} = {value}"
+        f"{mangled('s', state)} = {value}"
         for state, value in zip(spec.states, resets, strict=True)
-        if value != f"s_{state}"
+        if value != mangled("s", state)
     ]
     if counters == "own":
         lines.append("r = where(held, r - ONE_STEP, r)")
         if program.inhibition is None:
-            lines.append(f"r = where(spiked, p_{REFRACTORY}, r)")
+            lines.append(f"r = where(spiked, p__{REFRACTORY}, r)")
     return lines
+
+
+def check_constants(spec: NeuronSpec, dtype: str) -> None:
+    """Raise a ValueError for a constant of a model's functions that a dtype takes for infinite or for 0."""
+    for role, function in spec.functions.items():
+        trees = [tree for _, tree in function.assignments] + list(function.returns)
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            if isinstance(node, ast.Constant):
+                with np.errstate(over="ignore"):
+                    cast = np.dtype(dtype).type(node.value)
+                if not np.isfinite(cast) or (cast == 0) != (node.value == 0):
+                    raise ValueError(
+                        f"{spec.name}.{role} has the constant {float(node.value):g}, which is {cast:g} in {dtype}: "
+                        "use dtype='float64', or another constant"
+                    )
 
 
 def helper_lines(lines: list[str], dtype: str, writer: Writer, decorator: str | None) -> list[str]:

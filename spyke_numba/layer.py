@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from spyke_numba import backends
-from spyke_numba.checks import whole_number
+from spyke_numba.checks import check_no_gradient, is_tensor, whole_number
 from spyke_numba.counters import gathered, spread
-from spyke_numba.engine import DTYPES, MOST_STEPS, RECORDS, REFRACTORY, Program
+from spyke_numba.engine import DTYPES, MOST_STEPS, RECORDS, REFRACTORY, Program, check_constants
 from spyke_numba.expressions import listing, suggest
 from spyke_numba.inhibition import KWTA, Scope
 from spyke_numba.parameters import call_by_name, resolve
@@ -81,6 +81,9 @@ class Layer:
         Initial values of states that differ from the model's.
     threads : int, optional
         The most threads for the cpu backend; all of this process's processors unless given.
+    nan : {"raise", "ignore"}
+        What to do about input that is infinite or NaN in the layer's dtype, as far as kernels read it (what is held
+        may not be read): refuse it, or compute with it as IEEE 754 says.
 
     Raises
     ------
@@ -91,7 +94,11 @@ class Layer:
 
     Notes
     -----
-    An input that requires a gradient is accepted and its gradient is not tracked.
+    What requires a gradient is refused while gradients are enabled, since none passes through a compiled layer.
+
+    Input that is not finite is refused by `run` before anything has changed; `step`, and any call on a GPU, may have
+    gone on when it is noticed, at the latest when the state is read: the layer then asks for `reset` or a state that
+    you kept.
 
     Threads take turns: a layer that runs in one is refused to the others with a RuntimeError.
 
@@ -115,6 +122,7 @@ class Layer:
         seed: int = 0,
         initial: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        nan: str = "raise",
     ):
         if isinstance(neuron, NeuronSpec):
             raise TypeError(
@@ -127,6 +135,10 @@ class Layer:
         self._neuron = neuron
         self._inhibition = _checked_inhibition(inhibition)
         self._dtype = _checked_dtype(dtype)
+        check_constants(neuron.spec, self._dtype)
+        if nan not in ("raise", "ignore"):
+            raise ValueError(f"nan is {nan!r}: allowed are 'raise' and 'ignore'")
+        self._refuses_nan = nan == "raise"
         self._seed = whole_number("seed", seed, 0)
         self._threads = (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -150,13 +162,15 @@ class Layer:
         self._values: dict[str, Any] = {}
         self._states: list[Any] | None = None
         self._refractory: Any = None
+        #: Tells whether an input was not finite, where to ask would have meant to wait for the device.
+        self._ask: Any = None
         #: What the last step left for the next one to reset.
         self._unsettled: tuple[backends.LazyKernel, backends.Launch] | None = None
         self._counted_by: Scope | None = None
         self._like: Any = None
         self._place: Any = None
         self._give: Any = None
-        self._starts: list[np.ndarray] | None = None
+        self._starts: list[np.ndarray] = []
         self._constants: Any = None
         self._plans: dict[Any, _Plan] = {}
         self._scratch: dict[Any, Any] = {}
@@ -228,7 +242,7 @@ class Layer:
             f"backend={self.backend!r}, dtype={self._dtype!r}, seed={self._seed})"
         )
 
-    def set(self, **parameters: Any) -> None:
+    def set(self, /, **parameters: Any) -> None:
         """Change parameters from the next step on; the state stays.
 
         Raises
@@ -240,17 +254,19 @@ class Layer:
             neuron = Neuron(self._neuron.spec, {**self._neuron.given, **parameters})
             if self._shape is not None:
                 values = resolve(neuron, self._shape, self._seed, self._dtype)
+                self._starts = self._initial_states(values, self._shape)
                 self._values = values
             self._neuron = neuron
-            self._constants = self._starts = None
+            self._constants = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what belongs to a process: memory of a device, compiled code."""
         with self._alone():
+            self._raise_if_tainted()
             kept = {
                 name: value
                 for name, value in vars(self).items()
-                if name not in ("_constants", "_give", "_lock", "_plans", "_scratch", "_unsettled")
+                if name not in ("_ask", "_constants", "_give", "_lock", "_plans", "_scratch", "_unsettled")
             }
             kept["_like"] = kept["_place"] = None
             if self._backend.name in backends.names() and backends.get(self._backend.name) is self._backend:
@@ -267,7 +283,10 @@ class Layer:
         return twin
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        vars(self).update(kept, _constants=None, _give=None, _plans={}, _scratch={}, _unsettled=None)
+        self._refuses_nan = True  # of layers that were pickled before it could be chosen
+        vars(self).update(
+            kept, _ask=None, _constants=None, _give=None, _plans={}, _scratch={}, _unsettled=None
+        )
         self._lock = threading.RLock()
         if isinstance(self._backend, str):
             self._backend = backends.choose(self._backend)
@@ -311,8 +330,9 @@ class Layer:
         batch = None
         for name in names:
             value = state[name]
+            check_no_gradient(f"{name} of the state", value)
             try:
-                host = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+                host = np.asarray(value.detach().cpu().numpy() if is_tensor(value) else value)
             except (TypeError, ValueError):
                 raise TypeError(
                     f"{name} of the state is {type(value).__name__}: give an array or a tensor of numbers"
@@ -332,15 +352,23 @@ class Layer:
                     raise ValueError("refractory of the state must hold whole numbers of steps from 0")
                 hosts.append(host.reshape(batch, -1).astype(np.int32))
             else:
-                hosts.append(host.reshape(batch, -1).astype(self._dtype))
+                with np.errstate(over="ignore"):
+                    cast = host.reshape(batch, -1).astype(self._dtype)
+                if self._refuses_nan:
+                    _check_finite(f"{name} of the state", host.reshape(batch, -1), cast)
+                hosts.append(cast)
         with self._alone():
-            self._batch = batch
-            self._unsettled = None
-            self._plans.clear()
-            self._scratch.clear()
-            *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
-            self._states, self._counted_by = states, None
-            self._broken_off = False
+            self._replace(hosts)
+
+    def _replace(self, hosts: list[np.ndarray]) -> None:
+        """Replace states and counters, (B, N) each on the host."""
+        self._batch = len(hosts[0])
+        self._ask = self._unsettled = None
+        self._plans.clear()
+        self._scratch.clear()
+        *states, self._refractory = (self._backend.upload(host, self._like) for host in hosts)
+        self._states, self._counted_by = states, None
+        self._broken_off = False
 
     @property
     def keeps_thresholded(self) -> bool:
@@ -368,14 +396,17 @@ class Layer:
             if other or self._broken_off:
                 self._batch = int(batch) if batch is not None else self._batch
                 self._broken_off = False
-                self._unsettled = None
+                self._ask = self._unsettled = None
                 self._plans.clear()
                 self._scratch.clear()
                 self._states = None
             elif self._states is not None:
                 # in place: what kernels know of the state stays true
+                if self._ask is not None:
+                    self._ask = None
+                    self._unbind()
                 self._unsettled = None
-                for array, value in zip(self._states, self._initial_states(), strict=True):
+                for array, value in zip(self._states, self._starts, strict=True):
                     self._backend.fill(array, value)
                 self._backend.fill(self._refractory, np.zeros((), np.int32))
 
@@ -557,7 +588,7 @@ class Layer:
             self._values = {}
         self._broken_off = False
         self._states = self._refractory = self._unsettled = self._counted_by = None
-        self._constants = self._starts = self._give = self._like = self._place = None
+        self._constants = self._give = self._like = self._place = None
         self._plans.clear()
         self._scratch.clear()
 
@@ -575,10 +606,23 @@ class Layer:
     def _need_whole_steps(self) -> None:
         if self._broken_off:
             raise RuntimeError(_BROKEN_OFF)
+        self._raise_if_tainted()
+
+    def _raise_if_tainted(self) -> None:
+        """Wait for the device where it has not been asked yet, and refuse to go on from input that was not finite."""
+        if self._ask is not None:
+            tainted, self._ask = self._ask(), None
+            if tainted:
+                self._broken_off = True
+                raise ValueError(
+                    f"an input since then was infinite or NaN in {self._dtype}: call reset(), or set a state that you "
+                    "kept, and give finite numbers, or nan='ignore' to the layer"
+                )
 
     def _build(self, shape: tuple[int, ...]) -> None:
         values = resolve(self._neuron, shape, self._seed, self._dtype)
         for name, value in self._initial.items():
+            check_no_gradient(f"initial {name}", value)
             try:
                 with np.errstate(over="ignore"):
                     start = np.asarray(value, dtype=np.float64).astype(self._dtype)
@@ -589,26 +633,28 @@ class Layer:
                 ) from None
             if not finite:
                 raise ValueError(f"initial {name} is not finite in {self._dtype}: give finite numbers")
+        self._starts = self._initial_states(values, shape)
         self._values, self._shape = values, shape
 
-    def _initial_states(self) -> list[np.ndarray]:
+    def _initial_states(self, values: Mapping[str, Any], shape: tuple[int, ...]) -> list[np.ndarray]:
         """Return the initial value of each state, a number or one per neuron, in the layer's dtype."""
-        assert self._shape is not None
-        if self._starts is None:
-            spec = self._neuron.spec
-            values = dict(self._values)
-            initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
-            starts = []
-            defaults = {"u": initial_u, **{name: state.initial for name, state in spec.states.items()}}
+        spec, values = self._neuron.spec, dict(values)
+        initial_u = spec.initial_u if spec.initial_u is not None else values["resting_potential"]
+        starts = []
+        defaults = {"u": initial_u, **{name: state.initial for name, state in spec.states.items()}}
+        with np.errstate(all="ignore"):
             for name, default in defaults.items():
                 value = self._initial.get(name, default)
                 values[name] = np.asarray(
                     call_by_name(value, values) if callable(value) else value, dtype=np.float64
                 )
                 start = values[name].astype(self._dtype)
-                starts.append(np.broadcast_to(start, self._shape).reshape(-1) if start.ndim else start)
-            self._starts = starts
-        return self._starts
+                if not np.all(np.isfinite(start)):
+                    raise ValueError(
+                        f"initial {name} of {spec.name} is not finite in {self._dtype}: give finite numbers, or float64"
+                    )
+                starts.append(np.broadcast_to(start, shape).reshape(-1) if start.ndim else start)
+        return starts
 
     def _start(self, like: Any) -> None:
         """Make the initial state where results for the input `like` live."""
@@ -616,9 +662,7 @@ class Layer:
         if self._batch is None:
             self._batch = 1
         full = (self._batch, math.prod(self._shape))
-        self._states = [
-            self._backend.upload(np.broadcast_to(start, full), like) for start in self._initial_states()
-        ]
+        self._states = [self._backend.upload(np.broadcast_to(start, full), like) for start in self._starts]
         self._refractory = self._backend.upload(np.zeros(full, np.int32), like)
         self._counted_by = None
         self._place = self._backend.place(like)
@@ -656,7 +700,14 @@ class Layer:
     ) -> Program:
         varying = {name for name, value in self._values.items() if isinstance(value, np.ndarray)}
         program = Program(
-            self._neuron.spec, self._dtype, inhibition, compact, self._neuron.has_floor, frozenset(), records, exact_order
+            self._neuron.spec,
+            self._dtype,
+            inhibition,
+            compact,
+            self._neuron.has_floor,
+            frozenset(),
+            records,
+            exact_order,
         )
         return replace(program, varying=frozenset(varying & {*program.constants, REFRACTORY}))
 
@@ -678,6 +729,7 @@ class Layer:
 
     def _unbind(self) -> None:
         """Let no kernel use state or constants that are about to be others."""
+        self._raise_if_tainted()
         self._settle()
         for plan in self._plans.values():
             plan.bound = None
@@ -745,13 +797,16 @@ class Layer:
         inhibition: KWTA | None,
         single: bool = False,
         out: Mapping[str, Any] | None = None,
+        first_step: int = 0,
     ) -> Recording:
         if not self._lock.acquire(False):
             raise RuntimeError(_ELSEWHERE)
         before = None
         try:
-            self._need_whole_steps()
-            x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+            if self._broken_off:
+                raise RuntimeError(_BROKEN_OFF)
+            if type(x) is not np.ndarray:
+                x = _as_input(x)
             # a call like an earlier one needs no second check: this is what step by step use spends its time on
             key = (record, inhibition, type(x), x.shape, x.dtype, steps, single)
             plan = self._plans.get(key)
@@ -778,17 +833,22 @@ class Layer:
                     raise _no_memory(plan) from None
             if plan.steps:
                 kernel, launch = plan.bound
+                unsettled = self._unsettled
                 if plan.scope is None:
                     self._settle()
                 elif backend.lazy:
-                    launch.unsettled = self._unsettled is not None
+                    launch.unsettled = unsettled is not None
                     self._unsettled = plan.bound  # type: ignore[assignment]
                 launch.x, launch.outputs = native, outputs
+                launch.finite = None if not self._refuses_nan else "tell" if single else "undo"
+                launch.undone = False
                 self._broken_off = True
                 self._launches += 1
                 kernel.run(launch)
-                self._broken_off = False
                 launch.x, launch.outputs = None, {}
+                if launch.not_finite is not None and launch.finite is not None:
+                    self._refuse(launch, x, first_step, unsettled)
+                self._broken_off = False
             return Recording(outputs, self._give)
         except BaseException:
             if before is not None:
@@ -796,6 +856,38 @@ class Layer:
             raise
         finally:
             self._lock.release()
+
+    def _refuse(self, launch: backends.Launch, x: Any, first_step: int, unsettled: Any) -> None:
+        """Raise a ValueError for input that was not finite, or remember to ask whether it was."""
+        found = launch.not_finite
+        if callable(found):
+            if is_tensor(x) and not x.is_cpu:
+                self._ask = found
+                return
+            # input on the host has been waited for already
+            if not found():
+                return
+            host = x.numpy(force=True) if is_tensor(x) else x
+            found = backends.first_not_finite(backends.contiguous(host, self._dtype))
+        assert found is not None
+        if launch.undone:
+            self._broken_off, self._unsettled = False, unsettled
+        T = 1 if launch.constant_input else launch.steps
+        place = np.unravel_index(found, (T, self._batch, *self._shape))  # type: ignore[misc]
+        given = x.reshape(-1)[found].item()
+        axes = ("t", "b", *(("f", "r", "c") if len(place) == 5 else ("neuron",)))
+        where = [
+            f"{axis} = {int(i) + (first_step if axis == 't' else 0)}"
+            for axis, i in zip(axes, place, strict=True)
+            if axis != "t" or not launch.constant_input
+        ]
+        shown = (
+            f"{given:g}, which {self._dtype} takes for infinite," if math.isfinite(given) else f"{given:g}"
+        )
+        advice = "" if launch.undone else ", and call reset() or set a state that you kept"
+        raise ValueError(
+            f"the input is {shown} at {', '.join(where)}: give finite numbers, or nan='ignore' to the layer{advice}"
+        )
 
     def _remember(self, key: Any, plan: _Plan) -> None:
         assert self._shape is not None and self._batch is not None
@@ -820,7 +912,9 @@ class Layer:
         array = out.get(name)
         if array is None:
             raise ValueError(f"out names {listing(out)}: it must name {name!r}, which is recorded")
-        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        if isinstance(array, np.ndarray):
+            array = np.asarray(array)  # a subclass may say another shape than its memory has
+        elif not is_tensor(array):
             raise TypeError(f"out[{name!r}] is a {type(array).__name__}: give contiguous {dtype} {shape}")
         kind = str(array.dtype).removeprefix("torch.")
         contiguous = array.is_contiguous() if hasattr(array, "detach") else array.flags.c_contiguous
@@ -846,8 +940,8 @@ class Layer:
         ]
         forms = [name for name in record if name in FORMS]
         if not held and not forms:
-            return self._advance(x, steps, record, inhibition)
-        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else _as_array(x)
+            return self._advance(x, steps, record, inhibition, first_step=first_step)
+        x = _as_input(x)
         wanted = tuple(name for name in record if name not in held and name not in forms)
         wanted += ("spikes",) if forms and "spikes" not in wanted else ()
         if not x.shape:
@@ -855,7 +949,9 @@ class Layer:
 
         def piece(t: int, n: int, whole: bool) -> Recording:
             block = x[t : t + n] if steps is None else x
-            run = self._advance(block, None if steps is None else n, wanted, inhibition)
+            run = self._advance(
+                block, None if steps is None else n, wanted, inhibition, first_step=first_step + t
+            )
             has_batch = len(x.shape) - (steps is None) > len(self._shape or ())
             arrays = {}
             for name in record:
@@ -876,15 +972,20 @@ class Layer:
             T = len(x) if steps is None else steps
             assert self._shape is not None and self._batch is not None
             size = every if held else max(1, _SPIKE_BYTES // (self._batch * math.prod(self._shape)))
+            kept: list[np.ndarray] = []
             try:
                 with self._all_or_nothing():
                     if size >= T:
                         return piece(0, T, size == T)
+                    kept = [np.array(host) for host in (*self._hosts(), self._counters())]
                     lengths = {name: T // every if name in held else T for name in record if name != "events"}
                     pieces = (piece(t, min(size, T - t), t + size <= T) for t in range(0, T, size))
                     # what is kept of every few steps has its shape from no steps
                     return Recording.joined(itertools.chain([nothing], pieces), lengths)
-            except BaseException:
+            except BaseException as error:
+                # all else that is refused was refused with no steps
+                if kept and isinstance(error, ValueError):
+                    self._replace(kept)
                 self._forget(*before)
                 raise
 
@@ -904,6 +1005,10 @@ class Layer:
         for name in record:
             if not isinstance(name, str):
                 raise TypeError(f"record names {name!r}: give names, of {listing(self.recordable)}")
+            if name in FORMS:
+                raise ValueError(
+                    f"record names {name!r}, which only run and stream give: record 'spikes' in a step"
+                )
             if name not in self.recordable:
                 raise ValueError(
                     f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}"
@@ -985,7 +1090,19 @@ def _is_array(x: Any) -> bool:
     )
 
 
+def _as_input(x: Any) -> Any:
+    """Return a tensor as it is, and anything else as an array whose shape is that of its memory."""
+    if is_tensor(x):
+        check_no_gradient("the input", x)
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        return x  # which is refused
+    return _as_array(x)
+
+
 def _as_array(x: Any) -> np.ndarray:
+    if hasattr(x, "dtype"):
+        return np.asarray(x)  # of its own kind, or with its own reason why not
     try:
         return np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError):
@@ -1014,6 +1131,15 @@ def _check_numbers(what: str, x: Any) -> None:
         raise TypeError(f"{what} holds {kind}: give real numbers or booleans")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{what} is a masked array: give numbers for what is masked, such as x.filled(0)")
+
+
+def _check_finite(what: str, given: np.ndarray, taken: np.ndarray) -> None:
+    """Raise a ValueError unless all numbers are finite in the dtype as which they are taken."""
+    finite = np.isfinite(taken)
+    if not finite.all():
+        number, beyond = given[~finite][0], taken[~finite][0]
+        shown = f"{number:g}, which is {beyond:g} in {taken.dtype}" if np.isfinite(number) else f"{number:g}"
+        raise ValueError(f"{what} holds {shown}: give finite numbers, or nan='ignore' to the layer")
 
 
 def _names(record: Any) -> tuple[str, ...]:

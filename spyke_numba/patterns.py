@@ -307,8 +307,8 @@ IZHIKEVICH_2004: Mapping[str, Pattern] = MappingProxyType(
     }
 )
 
-# -- AdEx, in mV, s, nF and pA (so a in nS and b in pA): pA / nF is mV/s.  At a cut-off of 10 delta_t above theta_rh
-# and a step of 0.01 ms the overshoot of a spike's last step leaves w alone; at 0.1 ms and 0 mV every pattern breaks.
+# -- AdEx, in mV, s, nF and pA (so a in nS and b in pA): pA / nF is mV/s.  The cut-off lies 10 delta_t above theta_rh,
+# and the step is 0.01 ms, at which the published times have settled.
 
 _NAUD = "Naud, Marcille, Clopath & Gerstner 2008, Table 1, doi:10.1007/s00422-008-0264-7"
 _DYNAMICS = (

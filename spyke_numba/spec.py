@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import keyword
+import math
+import numbers
 import pickle
 import sys
+import unicodedata
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from spyke_numba.checks import check_no_gradient
 from spyke_numba.expressions import VOCABULARY, Function, argument_names, listing, read, suggest
+from spyke_numba.recording import Recording
 
 Number = float | int
 Rule = Callable[..., Any]
@@ -63,6 +70,17 @@ class State:
     initial: Number | Rule = 0.0
     doc: str = ""
 
+    def __post_init__(self) -> None:
+        if not callable(self.initial):
+            if isinstance(self.initial, (str, bytes)) or not isinstance(self.initial, numbers.Real):
+                raise TypeError(
+                    f"the initial value {self.initial!r} of a state is no number: give one, or a function"
+                )
+            if not math.isfinite(self.initial):
+                raise ValueError(
+                    f"the initial value {self.initial:g} of a state is not finite: give a finite number"
+                )
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -91,6 +109,12 @@ SHARED_PARAMS: Mapping[str, Param] = MappingProxyType(
     }
 )
 
+#: What adaptation and a spike can see of the step that carries a potential beyond the threshold.
+OVERSHOOTS = ("kept", "cut")
+#: At or below this, in mV, a potential is one inside a cell (resets -80 to -45, soft thresholds -60 to -40); one that
+#: is counted from a rest of 0 stays above it (resets 0 to -15).
+_INSIDE_A_CELL = -30.0
+
 #: Names that a model's functions may take beside parameters, derived constants and states.
 _SIGNALS = {
     "membrane": ("u", "I"),
@@ -99,6 +123,7 @@ _SIGNALS = {
 }
 _RESERVED = frozenset(
     {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory"}
+    | {"events", "packed_spikes", "description"}
 )
 
 
@@ -130,6 +155,9 @@ class NeuronSpec:
     initial_u : float or callable, optional
         Initial potential; the resting potential unless given.
     requires : sequence of Requirement
+    overshoot : {"kept", "cut"}
+        What `adaptation` and `on_spike` get as ``u_new`` where a step ends beyond the threshold: the potential as it
+        is, or the threshold.  Records and the order of winners have the potential as it is in either case.
     summary, equations, source : str, tuple of str, str
         For a reader: one sentence, the equations, and where they come from (with a DOI).
 
@@ -157,27 +185,46 @@ class NeuronSpec:
     defaults: Mapping[str, Number | Rule] = field(default_factory=dict)
     initial_u: Number | Rule | None = None
     requires: tuple[Requirement, ...] = ()
+    overshoot: Literal["kept", "cut"] = "kept"
     summary: str = ""
     equations: tuple[str, ...] = ()
     source: str = ""
     functions: Mapping[str, Function] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.isidentifier()):
+        if not (isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)):
             raise ValueError(f"a model's name must be an identifier, not {self.name!r}")
-        params = {k: v if isinstance(v, Param) else Param(v) for k, v in self.params.items()}
-        states = {k: v if isinstance(v, State) else State(v) for k, v in self.states.items()}
+        if self.overshoot not in OVERSHOOTS:
+            raise ValueError(
+                f"overshoot of {self.name} is {self.overshoot!r}: give 'kept', or 'cut' for an adaptation that sees "
+                "potentials up to the threshold"
+            )
+        params = {k: v if isinstance(v, Param) else Param(v) for k, v in self._named("params")}
+        states = {k: v if isinstance(v, State) else State(v) for k, v in self._named("states")}
         for attribute, value in (
             ("params", params),
             ("states", states),
-            ("derived", dict(self.derived)),
-            ("defaults", dict(self.defaults)),
+            ("derived", dict(self._named("derived"))),
+            ("defaults", dict(self._named("defaults"))),
         ):
             object.__setattr__(self, attribute, MappingProxyType(value))
         object.__setattr__(self, "requires", tuple(self.requires))
         object.__setattr__(self, "equations", tuple(self.equations))
         self._check_names()
         object.__setattr__(self, "functions", MappingProxyType(self._read_functions()))
+
+    def _named(self, attribute: str) -> list[tuple[str, Any]]:
+        """Return a mapping's entries under names as Python reads them in a function."""
+        entries = getattr(self, attribute)
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"{attribute} of {self.name} is {entries!r}: give a mapping of names")
+        read: dict[str, Any] = {}
+        for name, value in entries.items():
+            as_read = canonical(name)
+            if as_read in read:
+                raise ValueError(f"{attribute} of {self.name} holds {as_read!r} twice, to Python: rename one")
+            read[as_read] = value
+        return list(read.items())
 
     def _check_names(self) -> None:
         for name, parameter in self.params.items():
@@ -192,9 +239,11 @@ class NeuronSpec:
             ("derived constant", self.derived),
         ):
             for name in names:
-                if not name.isidentifier():
+                if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
                     raise ValueError(f"the {kind} {name!r} of {self.name} is not an identifier: rename it")
-                if name in _RESERVED or name in VOCABULARY:
+                # a recording has its states as attributes, beside what it can do
+                taken = kind == "state" and hasattr(Recording, name)
+                if name in _RESERVED or name in VOCABULARY or taken:
                     raise ValueError(f"the {kind} {name!r} of {self.name} is a name of the engine: rename it")
                 if name in seen:
                     raise ValueError(
@@ -281,9 +330,20 @@ class NeuronSpec:
             f"the model {self.name} cannot be pickled: keep it in a variable of {module}, where its membrane is defined"
         )
 
-    def __call__(self, **given: Any) -> Neuron:
-        """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions)."""
-        return Neuron(self, given)
+    def __call__(self, /, **given: Any) -> Neuron:
+        """Return a `Neuron` of this model with these parameter values (numbers, arrays or distributions).
+
+        Warns
+        -----
+        UserWarning
+            Where a potential of this neuron is one inside a cell, -30 mV or lower, and the resting potential is neither
+            given nor set by the model, so that it is 0 mV.
+        """
+        neuron = Neuron(self, given)
+        told = neuron.forgotten_rest()
+        if told is not None:
+            warnings.warn(told, UserWarning, stacklevel=2)
+        return neuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +366,8 @@ class Neuron:
 
         parameters = self.spec.all_params
         given = {}
-        for name, value in self.given.items():
+        for key, value in self.given.items():
+            name = canonical(key)
             if name not in parameters:
                 raise TypeError(
                     f"{self.spec.name} has no parameter {name!r}{suggest(name, parameters)}: "
@@ -330,6 +391,27 @@ class Neuron:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Neuron, (self.spec, dict(self.given))
+
+    def forgotten_rest(self) -> str | None:
+        """Return a sentence if potentials are those inside a cell but the resting potential was left at 0, or None."""
+        from spyke_numba.parameters import Distribution
+
+        if "resting_potential" in self.given or "resting_potential" in self.spec.defaults:
+            return None
+        for name, parameter in self.spec.all_params.items():
+            value = self.given.get(name, parameter.default)
+            # a threshold below rest is refused later; a floor may be any depth below 0
+            if parameter.unit != "mV" or name in ("threshold", "floor") or value is None or callable(value):
+                continue
+            if isinstance(value, Distribution):
+                value = value.draw(np.random.default_rng(0), (101,))
+            middle = float(np.median(value))
+            if middle <= _INSIDE_A_CELL:
+                return (
+                    f"{name} of {self.spec.name} is {middle:.4g} mV, but the resting potential, at which the neuron "
+                    "starts and is held, is 0 mV by default: give resting_potential, 0 if that is meant"
+                )
+        return None
 
     @property
     def has_floor(self) -> bool:
@@ -357,9 +439,15 @@ class _Module:
         return _Module, (self._name,)
 
 
+def canonical(name: Any) -> Any:
+    """Return a name as Python reads it in code, where several characters can stand for one, such as the two µ."""
+    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
+
+
 def _as_values(model: str, name: str, value: Any) -> Any:
     """Return a parameter's value as a float or a read-only float64 array of its own."""
     if hasattr(value, "detach"):
+        check_no_gradient(f"{name} of {model}", value)
         value = value.detach().cpu().numpy()
     try:
         array = np.array(value, dtype=np.float64)

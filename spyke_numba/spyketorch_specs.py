@@ -5,12 +5,16 @@ IF, LIF_ode and QIF are the native ones.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from spyke_numba import models
 from spyke_numba.ops import exp, exp2, minimum, where
 from spyke_numba.spec import NeuronSpec, Param, State
 
-_EXPONENTIAL, _ADAPTIVE = models.get("EIF"), models.get("AdEx")
-_SIMPLE, _EXPONENTIAL_SIMPLE = models.get("LIF_Simple"), models.get("EIF_Simple")
+
+def _uncapped(model):
+    """Return the derived constants of a model without that which caps its upswing."""
+    return {name: rule for name, rule in models.get(model).derived.items() if name != "most_upswing"}
 
 
 def _given(I):
@@ -42,7 +46,7 @@ LIF = NeuronSpec(
         "u' = rest + (u_inj - rest) min(exp(-t_inj / tau_rc), 1) + I ts / C",
         "where I ts / C > 0: u_inj = u', t_inj = ts; elsewhere t_inj = t_inj + ts",
     ),
-    params=models.get("LIF").params,
+    params={name: models.get("LIF").params[name] for name in ("tau_rc", "C")},
     states={
         "u_inj": State(lambda resting_potential: resting_potential, "potential at the last excitation"),
         "t_inj": State(0.0, "time since the last excitation"),
@@ -57,14 +61,11 @@ def _lif_simple(u, I, decay):
     return u * decay + I
 
 
-LIF_SIMPLE = NeuronSpec(
-    name="LIF_Simple",
+LIF_SIMPLE = replace(
+    models.get("LIF_Simple"),
     summary="LIF_Simple that decays to 0, whatever the resting potential.",
     equations=("u' = u (1 - ts / tau_rc) + I",),
-    params=_SIMPLE.params,
-    derived={"decay": lambda ts, tau_rc: 1 - ts / tau_rc},
     membrane=_lif_simple,
-    requires=_SIMPLE.requires,
 )
 
 
@@ -72,41 +73,27 @@ def _eif_simple(u, I, delta_t, theta_rh, sharpness, decay):
     return u * decay + delta_t * exp2((u - theta_rh) * sharpness) + I
 
 
-EIF_SIMPLE = NeuronSpec(
-    name="EIF_Simple",
-    summary="EIF_Simple that decays to 0, whatever the resting potential, with an upswing without bounds.",
+EIF_SIMPLE = replace(
+    models.get("EIF_Simple"),
+    summary="EIF_Simple that decays to 0, whatever the resting potential, and whose upswing is not capped.",
     equations=("u' = u (1 - ts / tau_rc) + delta_t exp((u - theta_rh) / delta_t) + I",),
-    params=_EXPONENTIAL_SIMPLE.params,
-    derived={
-        "sharpness": _EXPONENTIAL_SIMPLE.derived["sharpness"],
-        "decay": lambda ts, tau_rc: 1 - ts / tau_rc,
-    },
+    derived=_uncapped("EIF_Simple"),
     membrane=_eif_simple,
-    requires=_EXPONENTIAL_SIMPLE.requires,
 )
-
-_EULER = {
-    "sharpness": _EXPONENTIAL.derived["sharpness"],
-    "leak": lambda ts, tau_rc: ts / tau_rc,
-    "upswing_gain": lambda delta_t, leak: delta_t * leak,
-    "gain": lambda ts, C: ts / C,
-}
 
 
 def _eif_membrane(u, I, resting_potential, upswing_gain, theta_rh, sharpness, leak, gain):
     return u + ((resting_potential - u) * leak + I * gain + exp2((u - theta_rh) * sharpness) * upswing_gain)
 
 
-EIF = NeuronSpec(
-    name="EIF",
-    summary="EIF with an upswing without bounds.",
+EIF = replace(
+    models.get("EIF"),
+    summary="EIF whose upswing is not capped.",
     equations=(
         "u' = u + ts ((rest - u + delta_t exp((u - theta_rh) / delta_t)) / tau_rc + I / C)",
         "u' >= rest",
     ),
-    params={name: _EXPONENTIAL.params[name] for name in ("tau_rc", "C", "delta_t", "theta_rh")},
-    derived=_EULER,
-    defaults={"floor": lambda resting_potential: resting_potential},
+    derived=_uncapped("EIF"),
     membrane=_eif_membrane,
 )
 
@@ -117,35 +104,18 @@ def _adex_membrane(u, I, w, resting_potential, upswing_gain, theta_rh, sharpness
     )
 
 
-def _adex_adaptation(u_new, w, resting_potential, a, w_leak):
-    return w + (a * (u_new - resting_potential) - w) * w_leak
-
-
-def _adex_jump(w, b):
-    return w + b
-
-
-ADEX = NeuronSpec(
-    name="AdEx",
-    summary="AdEx with an upswing without bounds, whose adaptation sees all of the overshoot.",
+ADEX = replace(
+    models.get("AdEx"),
+    summary="AdEx whose upswing is not capped, and whose adaptation follows the overshoot of a spike.",
     equations=(
         "u' = u + ts / tau_rc (rest - u + delta_t exp((u - theta_rh) / delta_t) + R (I - w)),  R = tau_rc / C",
         "u' >= rest",
         "w' = w + (a (u' - rest) - w) ts / tau_w",
         "at a spike: u = v_reset, w = w' + b",
     ),
-    params={
-        **{name: _ADAPTIVE.params[name] for name in ("tau_rc", "C", "delta_t", "theta_rh")},
-        "a": Param(0.6, "nS", "subthreshold adaptation"),
-        "b": Param(0.7, "pA", "jump of the adaptation at a spike"),
-        "tau_w": Param(1.0, "s", "time constant of the adaptation", above=0.0),
-    },
-    states={"w": State(0.0, "adaptation current, pA like the input")},
-    derived={**_EULER, "w_leak": lambda ts, tau_w: ts / tau_w},
-    defaults={"floor": lambda resting_potential: resting_potential},
+    derived=_uncapped("AdEx"),
     membrane=_adex_membrane,
-    adaptation=_adex_adaptation,
-    on_spike=_adex_jump,
+    overshoot="kept",
 )
 
 

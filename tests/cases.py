@@ -20,7 +20,7 @@ INHIBITIONS: dict[str, KWTA | None] = {
 }
 #: Where a model does not live around 0..1: its usual regime.
 REGIMES: dict[str, dict[str, Any]] = {
-    "Izhikevich": {"threshold": 30.0, "resting_potential": -65.0, "c": -65.0, "ts": 0.0005},
+    "Izhikevich": {"threshold": 30.0, "resting_potential": -65.0, "ts": 0.0005, "refractory_timesteps": 2},
 }
 
 

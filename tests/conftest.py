@@ -70,6 +70,7 @@ def gpu(request: pytest.FixtureRequest) -> None:
 def cuda_device(request: pytest.FixtureRequest) -> type[EmulatedDevice | LimitedGpu]:
     """Where CUDA kernels run, made of a seed and limits."""
     if request.param == "emulated":
+        _usable(request, EMULATED)
         return EmulatedDevice
     _usable(request, "cuda")
     return LimitedGpu

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import importlib.util
 import inspect
 import linecache
 import math
@@ -41,10 +42,12 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from itertools import count
 from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from greenlet import getcurrent, greenlet
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
 
 WARP_SIZE = 32
 LARGEST_BLOCK = 1024
@@ -52,6 +55,13 @@ LARGEST_BLOCK = 1024
 GARBAGE = 0x5A
 #: So many threads never arrive: a block alone does not open the grid's barrier.
 NOT_HERE = -1
+
+
+def unavailable() -> str | None:
+    """Return None when kernels can be emulated here, else what is missing."""
+    if importlib.util.find_spec("greenlet") is None:
+        return "greenlet, as which emulated threads run, is not installed: pip install 'spyke_numba[test]'"
+    return None
 
 
 class DivergentBarrierError(RuntimeError):
@@ -295,6 +305,10 @@ class _Launch:
         self._function = function
         self._arguments = arguments
         self._shared_bytes = shared
+        # imported here, so that tests on a GPU run where it is not installed
+        from greenlet import getcurrent, greenlet
+
+        self._current, self._greenlet = getcurrent, greenlet
         self._scheduler = getcurrent()
 
     def run(self) -> None:
@@ -319,14 +333,14 @@ class _Launch:
         thread = self.thread
         assert thread is not None
         thread.value = value
-        thread.paused = getcurrent()
+        thread.paused = self._current()
         thread.block.waiting[barrier].append(thread)
         return self._scheduler.switch()
 
     def _start(self, block: _Block) -> None:
         pending = deque(self._device.ordered(block.threads))
         while pending:
-            greenlet(self._call_each).switch(pending)
+            self._greenlet(self._call_each).switch(pending)
 
     def _call_each(self, pending: deque[_Thread]) -> None:
         """Call the kernel for thread after thread; the first that waits keeps this greenlet to itself."""

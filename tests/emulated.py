@@ -7,13 +7,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda_emulator import EmulatedCuda
+from cuda_emulator import unavailable as emulator_unavailable
 
 from spyke_numba.backends.cuda import CudaBackend, Limits, _Gpu
 
 EMULATED = "cuda-emulated"
 #: Small layers are large on a small device.
 LIMITS = Limits(multiprocessors=1, shared_bytes=48 * 1024, wide_neurons=16)
+
+#: For tests that make their emulated device themselves; fixtures skip by `unavailable`.
+needs_emulator = pytest.mark.skipif(emulator_unavailable() is not None, reason=str(emulator_unavailable()))
 
 
 class EmulatedDevice:
@@ -26,7 +31,7 @@ class EmulatedDevice:
         self.labels: list[str] = []
 
     def unavailable(self) -> str | None:
-        return None
+        return emulator_unavailable()
 
     def limits(self, like: Any) -> Limits:
         return self._limits

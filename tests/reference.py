@@ -24,9 +24,8 @@ def if_membrane(p, u, w, current):
 
 
 def lif_membrane(p, u, w, current):
-    return (
-        p["resting_potential"] + (u - p["resting_potential"]) * p["exp(-ts/tau)"] + current * p["ts"] / p["C"]
-    )
+    arriving = np.where(p["exact_input"] == 1, p["tau/C"] * (1 - p["exp(-ts/tau)"]), p["ts"] / p["C"])
+    return p["resting_potential"] + (u - p["resting_potential"]) * p["exp(-ts/tau)"] + current * arriving
 
 
 def lif_ode_membrane(p, u, w, current):
@@ -37,13 +36,19 @@ def lif_simple_membrane(p, u, w, current):
     return p["resting_potential"] + (u - p["resting_potential"]) * p["1-ts/tau"] + current
 
 
+def upswing_of_step(p, u, share):
+    """What the exponential adds in a step; at most a thousand times the way from rest to the threshold."""
+    free = share * p["delta_t"] * np.exp((u - p["theta_rh"]) / p["delta_t"])
+    return np.minimum(free, 1000 * (p["threshold"] - p["resting_potential"]))
+
+
 def eif_membrane(p, u, w, current):
-    upswing = p["delta_t"] * np.exp((u - p["theta_rh"]) / p["delta_t"])
-    return u + p["ts"] * ((p["resting_potential"] - u + upswing) / p["tau_rc"] + current / p["C"])
+    upswing = upswing_of_step(p, u, p["ts"] / p["tau_rc"])
+    return u + p["ts"] * ((p["resting_potential"] - u) / p["tau_rc"] + current / p["C"]) + upswing
 
 
 def eif_simple_membrane(p, u, w, current):
-    upswing = p["delta_t"] * np.exp((u - p["theta_rh"]) / p["delta_t"])
+    upswing = upswing_of_step(p, u, 1)
     return p["resting_potential"] + (u - p["resting_potential"]) * p["1-ts/tau"] + upswing + current
 
 
@@ -53,13 +58,14 @@ def qif_membrane(p, u, w, current):
 
 
 def adex_membrane(p, u, w, current):
-    upswing = p["delta_t"] * np.exp((u - p["theta_rh"]) / p["delta_t"])
-    pull = p["resting_potential"] - u + upswing + p["tau/C"] * (current - w)
-    return u + p["ts"] / p["tau_rc"] * pull
+    pull = p["resting_potential"] - u + p["tau/C"] * (current - w)
+    return u + p["ts"] / p["tau_rc"] * pull + upswing_of_step(p, u, p["ts"] / p["tau_rc"])
 
 
 def izhikevich_membrane(p, u, w, current):
-    return u + p["ts in ms"] * (p["c2"] * u * u + p["c1"] * u + p["c0"] + current - w)
+    parabola = p["ts in ms"] * (p["c2"] * u * u + p["c1"] * u)
+    most = 1e9 * (p["threshold"] - p["resting_potential"])
+    return u + np.minimum(parabola, most) + p["ts in ms"] * (p["c0"] + current - w)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -67,7 +73,8 @@ def izhikevich_membrane(p, u, w, current):
 
 
 def adex_adaptation(p, u_old, u_new, w):
-    return w + (p["a"] * (u_new - p["resting_potential"]) - w) * p["ts"] / p["tau_w"]
+    u = np.where(p["w_from_new"] != 0, np.minimum(u_new, p["threshold"]), u_old)  # the overshoot is cut
+    return w + (p["a"] * (u - p["resting_potential"]) - w) * p["ts"] / p["tau_w"]
 
 
 def izhikevich_adaptation(p, u_old, u_new, w):
@@ -81,7 +88,7 @@ EXPONENTIAL: Values = {**LEAKY, "delta_t": 0.5, "theta_rh": None}
 
 
 class Model:
-    """A membrane, its parameters beside the shared ones, and perhaps a floor at rest and an adaptation."""
+    """A membrane, its parameters and its own defaults of shared ones, and perhaps a floor at rest and an adaptation."""
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class Model:
 
 MODELS: dict[str, Model] = {
     "IF": Model(if_membrane, {"C": 0.281}),
-    "LIF": Model(lif_membrane, LEAKY),
+    "LIF": Model(lif_membrane, {**LEAKY, "exact_input": 0.0}),
     "LIF_ode": Model(lif_ode_membrane, LEAKY),
     "LIF_Simple": Model(lif_simple_membrane, {"tau_rc": 0.02}),
     "EIF": Model(eif_membrane, EXPONENTIAL, floor=True),
@@ -105,7 +112,7 @@ MODELS: dict[str, Model] = {
     "QIF": Model(qif_membrane, {**LEAKY, "a": 0.001, "u_c": None}, floor=True),
     "AdEx": Model(
         adex_membrane,
-        {**EXPONENTIAL, "a": 0.6, "b": 0.7, "tau_w": 1.0},
+        {**EXPONENTIAL, "a": 0.6, "b": 0.7, "tau_w": 1.0, "w_from_new": 1.0},
         floor=True,
         adaptation=adex_adaptation,
         jump="b",
@@ -115,13 +122,16 @@ MODELS: dict[str, Model] = {
         {
             "a": 0.02,
             "b": 0.2,
-            "c": 0.0,
+            "c": -65.0,
             "d": 8.0,
             "c2": 0.04,
             "c1": 5.0,
             "c0": 140.0,
             "w_offset": 0.0,
             "w_from_new": 1.0,
+            "threshold": 30.0,
+            "resting_potential": None,
+            "refractory_timesteps": 0,
         },
         adaptation=izhikevich_adaptation,
         jump="d",
@@ -133,7 +143,7 @@ def resolve(model_name: str, params: Mapping[str, Any], shape: tuple[int, int, i
     """Every parameter, given, default or derived, as a float64 array of the layer's shape."""
     model = MODELS[model_name]
     unknown = set(params) - set(model.defaults) - {"threshold"}
-    if unknown or "threshold" not in params:
+    if unknown or "threshold" not in {**model.defaults, **params}:
         raise KeyError(
             f"{model_name}: unknown {sorted(unknown)}" if unknown else f"{model_name} needs a threshold"
         )
@@ -143,6 +153,8 @@ def resolve(model_name: str, params: Mapping[str, Any], shape: tuple[int, int, i
         for name, value in given.items()
         if value is not None
     }
+    if "resting_potential" not in p:
+        p["resting_potential"] = p["c"]
     if "v_reset" not in p:
         p["v_reset"] = p["c"] if model_name == "Izhikevich" else p["resting_potential"]
     for upstroke in ("theta_rh", "u_c"):

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from cases import INHIBITIONS, assert_same, input_for, neuron_of, run_case
-from emulated import emulated_cuda
+from emulated import emulated_cuda, needs_emulator
 
 from spyke_numba import NeuronSpec, Param, Recording, models
 from spyke_numba.backends import Backend
@@ -39,6 +39,7 @@ def test_backends_agree(
     )
 
 
+@needs_emulator
 @pytest.mark.parametrize("inhibition", INHIBITIONS)
 def test_emulated_threads_in_any_order(inhibition: str) -> None:
     expected = on_cpu("AdEx", "float32", inhibition, True, 3)

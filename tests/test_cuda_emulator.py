@@ -15,6 +15,9 @@ import cuda_emulator
 import numpy as np
 import pytest
 from cuda_emulator import DivergentBarrierError, EmulatedCuda
+from emulated import needs_emulator
+
+pytestmark = needs_emulator
 
 IMPORTS = (
     "import numpy as np\nfrom numba import cuda\nfrom numba.cuda import libdevice\n\nFULL = 0xFFFFFFFF\n"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import assert_same, input_for, neuron_of
-from emulated import LIMITS, EmulatedDevice, LimitedGpu
+from emulated import LIMITS, EmulatedDevice, LimitedGpu, needs_emulator
 
 from spyke_numba import KWTA, Layer, models
 from spyke_numba.backends.cuda import CudaBackend, Limits
@@ -79,6 +79,7 @@ def test_no_inhibition(cuda_device: CudaDevice, width: str, dtype: str) -> None:
     check(cuda_device, "AdEx", width, "shared", dtype, None)
 
 
+@needs_emulator
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("device", DEVICES)
 def test_threads_and_blocks_in_any_order(device: str, seed: int) -> None:
@@ -151,6 +152,7 @@ class Adopting(CudaBackend):
         return array
 
 
+@needs_emulator
 @pytest.mark.parametrize("inhibition", [None, KWTA(k=2)], ids=["free", "competing"])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_results_that_start_anywhere(offset: int, inhibition: KWTA | None) -> None:
@@ -171,6 +173,7 @@ def test_results_that_start_anywhere(offset: int, inhibition: KWTA | None) -> No
     assert device.labels[-1].split("_cuda_")[1].startswith("narrow" if offset else "wide")
 
 
+@needs_emulator
 def test_without_the_device_runtime_a_sample_has_one_block() -> None:
     x = inputs("LIF", 1, "wide")[:8]
     device = EmulatedDevice(limits=replace(DEVICES["grid"], cooperative=False))
@@ -197,6 +200,7 @@ class Counting(EmulatedDevice):
         return defaultdict(lambda: lambda *arguments: None)
 
 
+@needs_emulator
 @pytest.mark.parametrize("scope", ["feature", "location", "global"])
 def test_memory_of_the_competition_is_bounded(scope: Scope) -> None:
     """Each block of a sample keeps its own copy of what maps and sets have, which for a population are the neurons."""

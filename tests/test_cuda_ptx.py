@@ -149,7 +149,7 @@ def test_a_plain_product_would_be_contracted() -> None:
 
 
 def test_a_literal_would_compute_in_float64() -> None:
-    ptx = spoiled("QIF", "new_u = s_u + ", "new_u = 1.5 * s_u + ")
+    ptx = spoiled("QIF", "new_u = s__u + ", "new_u = 1.5 * s__u + ")
     assert ptx_tools.float64_instructions(ptx)
 
 

@@ -290,3 +290,33 @@ def test_bad_arrays_and_pictures_are_refused(tmp_path):
         load_image(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError):
         load_recording(tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: difference_of_gaussians(np.zeros((3, 3)), sigmas=((1.0, np.inf),)), "finite"),
+        (lambda: difference_of_gaussians(np.zeros((3, 3)), sigmas=((1.0, 1e9),)), "at most 1000"),
+        (lambda: difference_of_gaussians(np.zeros((3, 3)), sigmas=(1.0, 2.0)), "pairs"),  # type: ignore[arg-type]
+        (lambda: latencies(np.ones(2), 2.5), "whole number"),  # type: ignore[arg-type]
+        (lambda: latencies(np.arange(3), 2**31 + 5), "at most 2147483647"),
+        (lambda: rate_code(np.ones(2), 2.5), "whole number"),  # type: ignore[arg-type]
+        (lambda: rate_code(np.ones(2), 5, rate=np.inf, ts=0.0), "ts is 0"),
+        (lambda: rate_code(np.ones(2), 5, rate=-1.0), "rate is -1"),
+        (lambda: resample(np.ones((3, 1)), sample_rate=np.inf, ts=0.001, steps=1), "sample_rate is inf"),
+        (lambda: resample(np.ones((3, 1)), sample_rate=1.0, ts=-0.001, steps=2), "ts is -0.001"),
+        (lambda: resample(np.ones((3, 1)), sample_rate=1.0, ts=np.nan, steps=2), "ts is nan"),
+        (lambda: resample(np.ones((3, 1)), sample_rate=1.0, ts=0.001, steps=2, first=-1), "first is -1"),
+        (lambda: resample(np.ones((0, 1)), sample_rate=1.0, ts=0.001, steps=2), "no samples"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(call, said):
+    with pytest.raises((ValueError, TypeError), match="give") as error:
+        call()
+    assert said in str(error.value)
+
+
+def test_the_weakest_values_still_spike():
+    """A factor of their strongest would be infinite."""
+    tiny = np.array([0.0, 5e-324, 1e-323])
+    assert np.array_equal(rate_code(tiny, 300, seed=2), rate_code(np.array([0.0, 1.0, 2.0]), 300, seed=2))

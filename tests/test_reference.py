@@ -145,8 +145,27 @@ def test_reset_goes_to_v_reset_and_hold_to_rest():
 def test_adaptation_goes_on_while_held_and_jumps_at_a_spike():
     params = {"threshold": 1.0, "tau_w": 0.01, "a": 2.0, "b": 3.0, "refractory_timesteps": 1, "v_reset": 0.5}
     result = simulate("AdEx", params, constant(600.0, 2), initial={"w": 1.0})
-    at_spike = 1.0 + (2.0 * result["u_pre"].ravel()[0] - 1.0) * 0.1
+    assert result["u_pre"].ravel()[0] > 2.0
+    at_spike = 1.0 + (2.0 * 1.0 - 1.0) * 0.1  # from the threshold: the overshoot is cut
     np.testing.assert_allclose(result["w"].ravel(), [at_spike + 3.0, (at_spike + 3.0) * 0.9])
+
+
+@pytest.mark.parametrize("model", ["EIF", "EIF_Simple", "AdEx"])
+def test_the_upswing_of_a_step_is_at_most_a_thousand_spans(model):
+    params = {"threshold": 2.0, "resting_potential": 1.0, "refractory_timesteps": 0}
+    result = simulate(model, params, constant(0.0, 1), initial={"u": 1e6})
+    left = 1e6 - 0.05 * (1e6 - 1)  # by the leak
+    assert result["u_pre"].item() == pytest.approx(left + 1000, rel=1e-14)
+    # exp((5 - 1.5) / .5) is not that large yet
+    result = simulate(model, params, constant(0.0, 1), initial={"u": 5.0})
+    upswing = 0.5 * math.exp(7) * (1 if model == "EIF_Simple" else 0.05)
+    assert result["u_pre"].item() == pytest.approx(4.8 + upswing, rel=1e-14)
+
+
+def test_exact_input_ends_at_r_i():
+    for exact, share in ((1.0, 1.0), (0.0, 0.05 / (1 - math.exp(-0.05)))):
+        result = simulate("LIF", {"threshold": 1e9, "exact_input": exact}, constant(3.0, 1000))
+        assert result["u"].ravel()[-1] == pytest.approx(3 * 0.02 / 0.281 * share, rel=1e-12)
 
 
 def test_izhikevich_start_reset_and_step_in_ms():

@@ -7,7 +7,6 @@ import pickle
 import re
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -293,7 +292,7 @@ WRONG_CALLS: list[tuple[Callable[[Layer], Any], type[Exception], str]] = [
         "the input is a masked array: give numbers for what is masked, such as x.filled(0)",
     ),
     (
-        lambda it: it.step(SimpleNamespace(shape=SHAPE, dtype=torch.quint8)),
+        lambda it: it.step(torch.quantize_per_tensor(torch.zeros(SHAPE), 0.1, 0, torch.quint8)),
         TypeError,
         "the input holds quint8: give real numbers or booleans",
     ),
@@ -407,7 +406,8 @@ def test_a_wrong_state_says_what_to_do(state: Any, error: type[Exception], sente
         (
             lambda: lif(neuron=models.LIF(threshold=1, C=1e-44)),
             ValueError,
-            "gain of LIF is 1e+41, which is inf in float32: check C and ts, from which it is computed, or use float64",
+            "gain of LIF is 1e+41, which is inf in float32: check C, exact_input, tau_rc and ts, "
+            "from which it is computed, or use float64",
         ),
         (lambda: neurons.UniformLIF(1.0, 0.1), ValueError, "tau_range is 0.1: give two numbers of seconds"),
         (lambda: neurons.UniformEIF(1.0, (1, 2, 3)), ValueError, "tau_range is (1, 2, 3): give two numbers"),

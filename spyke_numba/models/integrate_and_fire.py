@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from spyke_numba.ops import exp
+import numpy as np
+
+from spyke_numba.ops import exp, where
 from spyke_numba.spec import NeuronSpec, Param, Requirement
 
 CAPACITANCE = Param(0.281, "nF", "membrane capacitance C", above=0.0)
 TAU_RC = Param(0.02, "s", "membrane time constant", above=0.0)
+#: What a parameter is refused with that switches between two forms.
+ZERO_OR_ONE = "give 0 or 1"
 LONG_TAU = Requirement(
     lambda tau_rc, ts: tau_rc > 3 * ts,
     "tau_rc must be above 3 ts for this step to stay accurate: use a smaller ts",
@@ -15,6 +19,11 @@ LONG_TAU = Requirement(
 
 def _gain(ts, C):
     return ts / C
+
+
+# R (1 - exp(-ts / tau_rc)), R = tau_rc / C, is what an input that is constant over the step adds up to as it decays.
+def _gain_of_held_input(ts, tau_rc, C, exact_input):
+    return where(exact_input > 0, -np.expm1(-ts / tau_rc) * tau_rc / C, ts / C)
 
 
 def _leak(ts, tau_rc):
@@ -54,12 +63,25 @@ IF = NeuronSpec(
 
 LIF = NeuronSpec(
     name="LIF",
-    summary="Leaky integrate-and-fire neuron with the exact exponential decay of the leak over a step.",
-    equations=("u' = rest + (u - rest) exp(-ts / tau_rc) + I ts / C",),
+    summary="Leaky integrate-and-fire neuron: exact decay of the potential over a step, to which the input is added.",
+    equations=(
+        "u' = rest + (u - rest) exp(-ts / tau_rc) + I ts / C",
+        "a constant input leads to R I (ts / tau_rc) / (1 - exp(-ts / tau_rc)), R = tau_rc / C: 1.025 R I by default",
+        "exact_input = 1: + I R (1 - exp(-ts / tau_rc)) in place of + I ts / C, which leads to R I",
+    ),
     source="Gerstner et al., Neuronal Dynamics, 2014, section 1.3, doi:10.1017/CBO9781107447615",
-    params={"tau_rc": TAU_RC, "C": CAPACITANCE},
-    derived={"decay": lambda ts, tau_rc: exp(-ts / tau_rc), "gain": _gain},
+    params={
+        "tau_rc": TAU_RC,
+        "C": CAPACITANCE,
+        "exact_input": Param(
+            0.0,
+            "",
+            "0: the charge of a step arrives at once, at its end; 1: evenly, exact for an input constant over a step",
+        ),
+    },
+    derived={"decay": lambda ts, tau_rc: exp(-ts / tau_rc), "gain": _gain_of_held_input},
     membrane=_exact_decay,
+    requires=(Requirement(lambda exact_input: (exact_input == 0) | (exact_input == 1), ZERO_OR_ONE),),
 )
 
 LIF_ode = NeuronSpec(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from spyke_numba.ops import where
-from spyke_numba.spec import NeuronSpec, Param, State
+from spyke_numba.models.integrate_and_fire import ZERO_OR_ONE
+from spyke_numba.ops import minimum, where
+from spyke_numba.spec import NeuronSpec, Param, Requirement, State
 
 
 # Products of parameters are taken before the run, and the powers of u by Horner's scheme: fewer operations are left to
 # a step.
-def _membrane(u, I, w, h, u2_gain, u_gain, drift):
-    return u + ((u2_gain * u + u_gain) * u + (drift + (I - w) * h))
+def _membrane(u, I, w, h, u2_gain, u_gain, most_parabola, drift):
+    parabola = minimum((u2_gain * u + u_gain) * u, most_parabola)
+    return u + (parabola + (drift + (I - w) * h))
 
 
 def _adaptation(u, u_new, w, w_offset, w_gain, w_leak, w_from_new):
@@ -26,14 +28,15 @@ Izhikevich = NeuronSpec(
     summary="Izhikevich's simple model: a quadratic potential and a linear recovery variable, time in ms.",
     equations=(
         "u' = u + h (c2 u^2 + c1 u + c0 + I - w),  h = ts in ms",
+        "of which h (c2 u^2 + c1 u) is at most 1e9 (threshold - rest), where Euler's method runs away",
         "w' = w + h a (b (u' + w_offset) - w_decay w)",
-        "at a spike: u = v_reset (c unless given), w = w' + d",
+        "at a spike: u = v_reset, w = w' + d; while refractory: u = resting_potential (both c unless given)",
     ),
     source="Izhikevich 2003, doi:10.1109/TNN.2003.820440; 2004, doi:10.1109/TNN.2004.832719",
     params={
         "a": Param(0.02, "1/ms", "rate of the recovery"),
         "b": Param(0.2, "", "sensitivity of the recovery to the potential"),
-        "c": Param(0.0, "mV", "potential after a spike and at the start"),
+        "c": Param(-65.0, "mV", "potential at the start, after a spike and while refractory"),
         "d": Param(8.0, "", "jump of the recovery at a spike"),
         "c2": Param(0.04, "1/mV", "quadratic coefficient of the potential"),
         "c1": Param(5.0, "", "linear coefficient of the potential"),
@@ -49,13 +52,22 @@ Izhikevich = NeuronSpec(
         "h": lambda ts: 1000.0 * ts,
         "u2_gain": lambda h, c2: h * c2,
         "u_gain": lambda h, c1: h * c1,
+        # one step from |u| = 1e6 stays below it, and its square is far below the largest float32
+        "most_parabola": lambda threshold, resting_potential: 1e9 * (threshold - resting_potential),
         "drift": lambda h, c0: h * c0,
         "w_gain": lambda h, a, b: h * a * b,
         "w_leak": lambda h, a, w_decay: h * a * w_decay,
     },
-    defaults={"v_reset": lambda c: c},
+    # at 0 mV, the rest of the other models, it would be above its unstable point
+    defaults={
+        "threshold": 30.0,
+        "resting_potential": lambda c: c,
+        "v_reset": lambda c: c,
+        "refractory_timesteps": 0,
+    },
     initial_u=lambda c: c,
     membrane=_membrane,
     adaptation=_adaptation,
     on_spike=_on_spike,
+    requires=(Requirement(lambda w_from_new: (w_from_new == 0) | (w_from_new == 1), ZERO_OR_ONE),),
 )
