@@ -159,6 +159,9 @@ class Neuron:
         The first input's unless given; float32 for 16-bit input.
     seed : int
         Seed of what is drawn.
+    nan : {"raise", "ignore"}, optional
+        What to do about NaN and infinity in the input; ``"raise"`` unless given, but ``"ignore"`` for the potentials
+        that `finalize_state_update` gets.
 
     Raises
     ------
@@ -220,6 +223,7 @@ class Neuron:
                 ("backend", "auto"),
                 ("dtype", None),
                 ("seed", 0),
+                ("nan", None),
             )
         }
         name, mode = type(self).__name__, settings["inhibition_mode"]

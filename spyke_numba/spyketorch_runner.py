@@ -85,7 +85,7 @@ class Runner:
     given : mapping
         Parameters by name, None for their defaults; ``"threshold"``, ``"per_neuron_thresh"``, ``"refractoriness"``
         (seconds) and ``"refractory_timesteps"``, which is instead of it, among them.
-    inhibition_mode, inhibition_scope, inhibition_radius, exact_order, backend, dtype, seed
+    inhibition_mode, inhibition_scope, inhibition_radius, exact_order, backend, dtype, seed, nan
         As of `spyke_numba.neurons.Neuron`.
     """
 
@@ -102,6 +102,7 @@ class Runner:
         backend: Any,
         dtype: Any,
         seed: int,
+        nan: str | None,
     ):
         self.owner, self.traits = owner, traits
         #: Parameters by name; the refractory period in seconds.
@@ -118,7 +119,9 @@ class Runner:
         self.radius, self.exact_order = inhibition_radius, exact_order
         backends.choose(backend)  # which refuses what the first call could not use
         self._settings = {"backend": backend, "seed": whole_number("seed", seed, 0)}
-        self._dtype = dtype
+        if nan not in (None, "raise", "ignore"):
+            raise ValueError(f"nan is {nan!r}: allowed are 'raise' and 'ignore'")
+        self._dtype, self._nan = dtype, nan
         #: The layer, and the specification that it runs.
         self.layer: Layer | None = None
         self._spec: NeuronSpec | None = None
@@ -421,7 +424,9 @@ class Runner:
         dtype = self._dtype or ("float64" if potentials.dtype is torch.float64 else "float32")
         kind = potentials.dtype if self._dtype is None and potentials.dtype in _HALF else None
         batch, *own = shape
-        layer = Layer(self.neuron(spec), own, batch, dtype=dtype, **self._settings)
+        # a user's own membrane may overflow as it did: what is infinite spikes, and is reset
+        nan = self._nan or ("raise" if spec is self.traits.spec and self.traits.needs_threshold else "ignore")
+        layer = Layer(self.neuron(spec), own, batch, dtype=dtype, nan=nan, **self._settings)
         layer.set(spike_amplitude=self.amplitude(layer.dtype))
         if kind is torch.float16 and self.amplitude(layer.dtype) > _LARGEST_FLOAT16:
             raise ValueError(

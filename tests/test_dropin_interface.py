@@ -366,6 +366,22 @@ def test_a_subclass_of_neuron_with_a_membrane_of_its_own(mode: str, on: str) -> 
     assert {"gain", "tau_rc"} <= set(neuron.get_params()) and str(neuron) == "Spiking_Neuron_Base_Class"
 
 
+def test_what_is_not_finite() -> None:
+    x = torch.full(SHAPE, 1.0)
+    x[0, 0, 0, 0] = float("inf")
+    neuron = plain("LIF_Simple")
+    with pytest.raises(ValueError, match="the input is inf at b = 0, f = 0, r = 0, c = 0"):
+        neuron(x)
+    neuron.reset()
+    assert neuron(torch.ones(SHAPE))[1].unique().tolist() == [1.0]
+    assert plain("LIF_Simple", nan="ignore")(x)[-1] == [(0, 0, 0)]
+    with pytest.raises(ValueError, match="nan is 'skip'"):
+        plain("LIF_Simple", nan="skip")
+    own = Adaptive(1.0, backend="torch")
+    assert own(x)[-1] == [(0, 0, 0)] and own.previous_state[0, 0, 0, 0] == 0.0
+    assert own(torch.ones(SHAPE), n_winners=0)[-1] == []
+
+
 def test_a_subclass_is_drawn_by_its_own_equation() -> None:
     figure, ax = Adaptive(1.0).plot_ode(current=3.0)
     u, change = ax.lines[1].get_data()
