@@ -105,6 +105,7 @@ while True:
     b = item // tiles
     lo = (item % tiles) * tile
     hi = min(lo + tile, N)
+    {keep}
     for first in range(0, steps, WINDOW):
         last = min(first + WINDOW, steps)
         {begin_window}
@@ -156,6 +157,7 @@ while True:
                     lo, hi = hi, min(hi + row, end * size)
                     {input_ahead}
                     {rows}
+                    {keep}
                     {advance}
                     taint += taint_of_row
                     {record}
@@ -306,6 +308,7 @@ if {held}:
     while hi < end * size:
         lo, hi = hi, min(hi + row, end * size)
         {rows}
+        {keep}
         if {resting}:
             {stay}
         else:
@@ -464,9 +467,9 @@ class ModuleSource:
             body.append(f"s__u = chosen({own_threshold}(s__u >= reset_from), p__v_reset, s__u)")
         for i in steps:
             body.append(f"i_in = x{i}[j]")
-            if reads and (i % 2 or times == 1):
-                pair = f"checked{i}[j], checked{i - 1}[j]" if i else "i_in, UNTAINTED"
-                body.append(f"taint = tainted(taint, {pair})")
+            if reads and i % 2 == 0:
+                factor = f"next{i + 1}[j]" if times > 1 else "UNTAINTED"
+                body.append(f"taint = tainted(taint, i_in, {factor})")
             if counters == "until":
                 before.append(f"now{i} = np.uint8(now0 + {i})")
                 # what does not vary is computed once
@@ -518,10 +521,9 @@ class ModuleSource:
         program = self.program
         at = ["t"] + [f"t + {i}" for i in range(1, times)]
         rows = {f"x{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
-        if times > 1:
-            # the same rows once more: to keep four inputs of four vectors until they are checked would take more
-            # registers than there are (5 % slower)
-            rows |= {f"checked{i}": f"part(x, (({t}) & steps_given, b), lo, hi)" for i, t in enumerate(at)}
+        # every second row once more, by another name: held in registers until their own step, the inputs of four
+        # vectors would drive others out (measured: 5 % of a step)
+        rows |= {f"next{i}": rows[f"x{i}"] for i in range(1, times, 2)}
         rows |= {
             mangled("row", state): f"part({mangled('g', state)}, (b,), lo, hi)" for state in program.states
         }
@@ -593,6 +595,14 @@ class ModuleSource:
         periods = "part(periods, (), lo, hi)" if self.varying_period else "periods[0]"
         return f"end_window(part(marks, (), 0, hi - lo), {step} - first, {periods}, part(g_r, (b,), lo, hi), {out})"
 
+    def keep(self) -> list[str]:
+        # copy the state of the neurons lo to hi before the first step, which has it in the cache anyway
+        first = "" if self.program.inhibition is None else " and t == 0"
+        pairs = [(mangled("g", state), mangled("kept", state)) for state in self.program.states]
+        pairs += [("g_r", "kept_r")] * (self.counters == "until")
+        copied = [f"    copy(part({own}, (b,), lo, hi), part({kept}, (b,), lo, hi))" for own, kept in pairs]
+        return [f"if keeps > 0{first}:", *copied]
+
     def copies(self) -> list[str]:
         # record what stands in the state of the neurons lo to hi
         lines = []
@@ -618,9 +628,15 @@ class ModuleSource:
         scalars, arrays = len(program.scalars), len(program.arrays)
         integers = "B N sets periods_given steps steps_of_x progress"
         table: dict[str, str | None] = dict.fromkeys(integers.split())
-        table["not_finite"] = "np.int64, (1,)"
+        table.update(not_finite="np.int64, (1,)", keeps=None)
         states = {mangled("g", state): "real, (B, N)" for state in program.states}
-        table.update(states, g_r="np.int32, (B, sets)", periods="np.int32, (periods_given,)")
+        table.update({mangled("kept", state): "real, (B, N)" for state in program.states})
+        table.update(
+            states,
+            kept_r="np.int32, (B, sets)",
+            g_r="np.int32, (B, sets)",
+            periods="np.int32, (periods_given,)",
+        )
         table.update(
             scalars=f"real, ({scalars},)", arrays=f"real, ({arrays}, N)", x="real, (steps_of_x, B, N)"
         )
@@ -681,6 +697,7 @@ class ModuleSource:
             advance_together=[self.call("advance_together", counters, TOGETHER)],
             advance=[self.call("advance", counters)],
             record=self.copies(),
+            keep=self.keep(),
             **blocks,
         )
         return [*functions, *self.head(), *_body(loop)]
@@ -709,6 +726,7 @@ class ModuleSource:
                 held=["held and not some" if self.leaves_maps_out else "g_r[b, 0] > t"],
                 resting=["resting" if self.leaves_maps_out else "t >= rest_from[b, 0]"],
                 rows=self.named_rows("held"),
+                keep=self.keep(),
                 rest=[f"taint += {self.call('rest', 'held')}"],
                 stay=[f"taint += {self.call('stay', 'held')}"],
                 record=self.copies(),
@@ -760,6 +778,7 @@ class ModuleSource:
             _COMPETING,
             **blocks,
             record=self.copies(),
+            keep=self.keep(),
             reset_from=["LOWEST_KEY" if self.varies("threshold") else "p__threshold"],
             threshold=[self.own("threshold")],
             thresholds=thresholds,

@@ -112,14 +112,16 @@ class _CpuKernel:
         self._table = tuple(source.table)
         self._written, self._places_of = source.bytes_written, source.places_of
         self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
-        self._x = self._table.index("x")
+        self._x, self._keeps = self._table.index("x"), self._table.index("keeps")
+        #: Of what is kept for a run that is refused, so many sets' counters are kept before the kernel runs.
+        self._kept_here = 0 if program.inhibition is None else 1 + ("rest_from" in self._table)
         self._pending = self._table.index("pending") if "pending" in self._table else None
 
     def run(self, launch: Launch) -> None:
         prepared = launch.prepared
         if prepared is None:
             prepared = launch.prepared = self._prepare(launch)
-        table, table_at, asked, threads, progress, ended, _ = prepared
+        table, table_at, asked, threads, progress, ended, kept, _ = prepared
         x, outputs = launch.x, launch.outputs
         table[self._x] = x.data_ptr() if hasattr(x, "data_ptr") else address(x)
         for i, name in asked:
@@ -127,7 +129,11 @@ class _CpuKernel:
         progress[:] = 0
         if self._pending is not None:
             table[self._pending] = launch.unsettled
-        before = self._kept(launch) if launch.finite == "undo" else ()
+        keeps = table[self._keeps] = launch.finite == "undo"
+        if keeps:
+            # the kernel keeps the rest
+            for array, copy in kept[len(kept) - self._kept_here :]:
+                copy[...] = array
         if threads == 1:
             self._kernel.run(table_at, 0)
         else:
@@ -137,20 +143,9 @@ class _CpuKernel:
         if launch.finite is not None and progress.item(1):
             launch.not_finite = first_not_finite(x.numpy(force=True) if hasattr(x, "data_ptr") else x)
             if launch.not_finite is not None:
-                launch.undone = bool(before)
-                for array, copy in before:
+                launch.undone = bool(keeps)
+                for array, copy in kept if keeps else ():
                     array[...] = copy
-
-    def _kept(self, launch: Launch) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return what a run changes beside its outputs, and copies in memory that is used again."""
-        changed = [*launch.states, launch.refractory]
-        changed += [launch.scratch["rest_from"]] if "rest_from" in launch.scratch else []
-        copies = launch.scratch.setdefault(
-            ("kept", len(changed)), [np.empty_like(array) for array in changed]
-        )
-        for array, copy in zip(changed, copies, strict=True):
-            np.copyto(copy, array)
-        return list(zip(changed, copies, strict=True))
 
     def _prepare(self, launch: Launch) -> tuple[Any, ...]:
         """Return the table and its address, the places of outputs in it, the threads, their progress and where they
@@ -209,13 +204,25 @@ class _CpuKernel:
             values.update(pending=0, lowest_key=np.full(1, -np.inf, program.dtype))
             values.update(self._scratch(launch, B, N, F, threads))
         counts = B * (owners + 2) if owners else threads
+        kept = self._kept(launch)
+        values.update(keeps=0, kept_r=kept[len(program.states)][1])
+        values.update({mangled("kept", s): copy for s, (_, copy) in zip(program.states, kept, strict=False)})
         progress = aligned((2 + counts, LINE // 8), "int64")
         values.update(progress=progress, not_finite=progress[0, 1:2])
         entries = [values[name] for name in self._table]
         numbers = [address(entry) if isinstance(entry, np.ndarray) else entry for entry in entries]
         asked = [(self._table.index(self._places_of(name)[0]), name) for name in launch.outputs]
         table = np.array(numbers, np.int64)
-        return table, address(table), asked, threads, progress, address(progress) + LINE, entries
+        return table, address(table), asked, threads, progress, address(progress) + LINE, kept, entries
+
+    def _kept(self, launch: Launch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what a run changes beside its outputs, each with memory for a copy: states, counters, rest."""
+        changed = [*launch.states, launch.refractory]
+        changed += [launch.scratch["rest_from"]] if "rest_from" in self._table else []
+        copies = launch.scratch.setdefault("kept", {})
+        for array in changed:
+            copies.setdefault(id(array), (array, np.empty_like(array)))
+        return [copies[id(array)] for array in changed]
 
     def _own(self, launch: Launch, name: str) -> Any:
         """Return a constant: a number, or each neuron's own."""

@@ -619,7 +619,8 @@ class _Rank:
         if self.host is not None and self.loop is not None:
             potentials = np.ascontiguousarray(potentials)
             out = np.empty_like(potentials)
-            self.loop(address(potentials), address(out), *out.shape, address(self.host))
+            B, n = out.shape
+            self.loop(address(potentials), address(out), B, n, address(self.host))
             return out
         import torch
 

@@ -19,8 +19,8 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import cached_property, lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,6 +89,22 @@ class Function:
     arguments: tuple[str, ...]
     assignments: tuple[tuple[str, ast.expr], ...]
     returns: tuple[ast.expr, ...]
+
+    def computed(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what the function returns, computed by numpy from numbers or arrays by name.
+
+        The function itself need not run on arrays: numpy's conditions are no numbers.
+        """
+        return self._by_numpy(*(values[name] for name in self.arguments))
+
+    @cached_property
+    def _by_numpy(self) -> Callable[..., tuple[Any, ...]]:
+        lines = [f"def by_numpy({', '.join(self.arguments)}):"]
+        lines += [f"    {name} = {ast.unparse(value)}" for name, value in self.assignments]
+        lines.append(f"    return ({', '.join(map(ast.unparse, self.returns))},)")
+        namespace = {name: getattr(ops, name) for name in VOCABULARY}
+        exec("\n".join(lines), namespace)
+        return namespace["by_numpy"]
 
     def calls(self) -> set[str]:
         """Return the names of the functions that this one calls."""

@@ -107,8 +107,13 @@ def check_values(model: str, name: str, parameter: Param, value: Any) -> None:
 
 
 def call_by_name(rule: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call `rule` with the values that its argument names name."""
-    return rule(*(values[name] for name in inspect.signature(rule).parameters))
+    """Call `rule` with the values that its argument names name.
+
+    One number is numpy's, too, for which a comparison or a division by 0 means what it means for arrays.
+    """
+    given = (values[name] for name in inspect.signature(rule).parameters)
+    with np.errstate(all="ignore"):
+        return rule(*(np.float64(value) if isinstance(value, float) else value for value in given))
 
 
 def _needs(rule: Callable[..., Any]) -> set[str]:

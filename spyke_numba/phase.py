@@ -103,9 +103,8 @@ def du_dt(neuron: Neuron, u: Any, current: float = 0.0, **states: Any) -> np.nda
         Values of the model's states beside ``u``.
     """
     values = {**resolve(neuron, (1,), 0), **states, "u": np.asarray(u, dtype=np.float64), "I": current}
-    arguments = neuron.spec.functions["membrane"].arguments
     with np.errstate(over="ignore", invalid="ignore"):
-        new = neuron.spec.membrane(*(values[name] for name in arguments))
+        (new,) = neuron.spec.functions["membrane"].computed(values)
         return np.asarray((new - values["u"]) / (1e3 * values["ts"]))
 
 
@@ -244,9 +243,7 @@ def phase_plane(
 
     def flow(at_u: np.ndarray, at_w: np.ndarray, value: float) -> tuple[np.ndarray, np.ndarray]:
         signals = {**p, "u": at_u, "u_new": at_u, "I": value, state: at_w}
-        arguments = spec.functions["adaptation"].arguments
-        assert spec.adaptation is not None
-        moved = spec.adaptation(*(signals[name] for name in arguments))
+        (moved,) = spec.functions["adaptation"].computed(signals)
         return du_dt(neuron, at_u, value, **{state: at_w}), (moved - at_w) / (1e3 * p["ts"])
 
     du, dw = flow(u, w, current)

@@ -126,9 +126,8 @@ _CLOSED_FORMS: Mapping[str, Callable[[float, float, Mapping[str, float]], float]
 def _integral(neuron: Neuron, current: float, start: float, p: Mapping[str, float]) -> float:
     """Steps from the integral of du / (du/dt), for a model of one variable."""
     u = np.linspace(start, p["threshold"], 20_001)
-    function = neuron.spec.functions["membrane"]
     with np.errstate(over="ignore"):
-        change = neuron.spec.membrane(*({**p, "u": u, "I": current}[name] for name in function.arguments)) - u
+        change = neuron.spec.functions["membrane"].computed({**p, "u": u, "I": current})[0] - u
     if (change <= 0).any():
         return math.inf
     pace = 1 / change

@@ -376,7 +376,7 @@ def test_neurons_of_a_population_are_held_beside_others(name: str, period: int) 
     # all of the first group win at once, and nobody else
     x[:4] = 0
     x[4] = np.where(np.arange(9000) < 4096, 1e6, 0)
-    neuron = models.get(name)(**DRIVEN[name], refractory_timesteps=period)
+    neuron = models.get(name)(**{**DRIVEN[name], "refractory_timesteps": period})
     first, later = 4096, 30
     record = ("spikes", "refractory", *neuron.spec.states)
     runs = []

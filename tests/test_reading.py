@@ -284,3 +284,43 @@ def test_names_are_as_python_reads_them(tmp_path: Path) -> None:
     assert spec(**given).given["\u03bc"] == 3.0
     with pytest.raises(ValueError, match="twice"):
         NeuronSpec(name="Micro", membrane=module.membrane, params={"\u00b5": 2.0, "\u03bc": 2.0})
+
+
+def half_rectified(u, I, w, p):
+    return u + p * ((I > 0) + (I > 1)) - w * (-(u > 0))
+
+
+def rectified(w, u):
+    return w + 0.5 * ((u > 0) + (u > 1))
+
+
+def test_figures_compute_what_layers_do() -> None:
+    """numpy's own sum of two conditions is a condition, and it has no negative of one."""
+    spec = NeuronSpec(
+        name="Rectified",
+        membrane=half_rectified,
+        adaptation=rectified,
+        states={"w": 0.25},
+        params={"p": 0.5},
+    )
+    u = np.array([[-1.0, 0.5, 2.0]])
+    given = {"u": u, "I": 3.0, "w": 0.25, "p": 0.5}
+    layer = Layer(spec(threshold=100.0, refractory_timesteps=0), (3,), backend="cpu", dtype="float64")
+    layer.state = {"u": u, "w": np.full((1, 3), 0.25), "refractory": np.zeros((1, 3), int)}
+    recording = layer.run(np.full((1, 1, 3), 3.0), ("u", "w"))
+    (new_u,) = spec.functions["membrane"].computed(given)
+    np.testing.assert_array_equal(new_u, [[0.0, 1.75, 3.25]])
+    np.testing.assert_array_equal(recording.u[0], new_u)
+    np.testing.assert_array_equal(recording.w[0], [[0.25, 0.75, 1.25]])
+
+
+def test_rules_mean_the_same_for_numbers_and_arrays() -> None:
+    derived = {"k": lambda p, q: (p > 0) + (q > 0) + 0.5}
+    spec = NeuronSpec(name="Ruled", membrane=with_rule, params={"p": 1.0, "q": 1.0}, derived=derived)
+    one = Layer(spec(threshold=1.0), (2,), backend="cpu").parameters["k"]
+    each = Layer(spec(threshold=1.0, p=[1.0, 1.0]), (2,), backend="cpu").parameters["k"]
+    assert one == each[0] == each[1]
+
+
+def with_rule(u, I, k):
+    return u + I * k
