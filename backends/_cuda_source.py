@@ -25,6 +25,7 @@ from spyke_numba.engine import (
     helper_lines,
     mangled,
     numbered,
+    operations_of,
     step_lines,
 )
 
@@ -32,6 +33,8 @@ from spyke_numba.engine import (
 WIDTHS = {"float32": 4, "float64": 2}
 #: Steps whose inputs are under way while as many others are computed, for wide and narrow kernels without inhibition.
 DEPTHS = {True: 4, False: 8}
+#: Operations of a step from which four neighbours of it take more than 128 registers: AdEx has more, EIF fewer.
+LONG_STEP = 40
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,17 @@ def bounds(program: Program, form: Form) -> tuple[int, int]:
     """Return the threads of the largest block, and how many such blocks a multiprocessor must have registers for.
 
     Blocks of samples of their own stop for their winners at different times, so that two keep a multiprocessor busier
-    than one; where a neuron looks for its location's counter, two leave the largest models too few registers.  Blocks
+    than one; where a neuron looks for its location's counter, or a step is long, two leave too few registers.  Blocks
     that share a sample are one on each multiprocessor.
     """
     if program.inhibition is None:
         return 128, 1
-    if program.dtype == "float64":
+    long = operations_of(program) > LONG_STEP
+    if program.dtype == "float64" or (form.grid and long):
         return 256, 1
     if form.grid:
         return 384, 1
-    return 256, 1 if program.inhibition == "location" else 2
+    return 256, 1 if program.inhibition == "location" or long else 2
 
 
 def recorded(program: Program) -> tuple[str, ...]:

@@ -325,7 +325,7 @@ def check_constants(spec: NeuronSpec, dtype: str) -> None:
     for role, function in spec.functions.items():
         trees = [tree for _, tree in function.assignments] + list(function.returns)
         for node in (node for tree in trees for node in ast.walk(tree)):
-            if isinstance(node, ast.Constant):
+            if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
                 with np.errstate(over="ignore"):
                     cast = np.dtype(dtype).type(node.value)
                 if not np.isfinite(cast) or (cast == 0) != (node.value == 0):

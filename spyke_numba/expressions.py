@@ -397,9 +397,13 @@ class _Reader:
     def folded(self, node: ast.expr, expression: ast.expr) -> ast.expr:
         """Compute what is constant, in float64: ``1 / 3`` must not depend on a backend's own division of literals."""
         match expression:
-            case ast.UnaryOp(op=op, operand=ast.Constant(value=value)):
+            case ast.UnaryOp(op=op, operand=ast.Constant(value=int() | float() as value)):
                 return ast.Constant(-float(value) if isinstance(op, ast.USub) else float(value))
-            case ast.BinOp(left=ast.Constant(value=left), op=op, right=ast.Constant(value=right)):
+            case ast.BinOp(
+                left=ast.Constant(value=int() | float() as left),
+                op=op,
+                right=ast.Constant(value=int() | float() as right),
+            ):
                 try:
                     value = float(
                         _FOLD[type(op)](float(left), right if isinstance(op, ast.Pow) else float(right))

@@ -869,11 +869,11 @@ class Layer:
                 return
             host = x.numpy(force=True) if is_tensor(x) else x
             found = backends.first_not_finite(backends.contiguous(host, self._dtype))
-        assert found is not None
+        assert found is not None and self._shape is not None and self._batch is not None
         if launch.undone:
             self._broken_off, self._unsettled = False, unsettled
         T = 1 if launch.constant_input else launch.steps
-        place = np.unravel_index(found, (T, self._batch, *self._shape))  # type: ignore[misc]
+        place = np.unravel_index(found, (T, self._batch, *self._shape))
         given = x.reshape(-1)[found].item()
         axes = ("t", "b", *(("f", "r", "c") if len(place) == 5 else ("neuron",)))
         where = [
@@ -909,7 +909,7 @@ class Layer:
 
     def _given(self, out: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """Return the user's memory for an output as the backend's own."""
-        array = out.get(name)
+        array: Any = out.get(name)
         if array is None:
             raise ValueError(f"out names {listing(out)}: it must name {name!r}, which is recorded")
         if isinstance(array, np.ndarray):

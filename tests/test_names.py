@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from written import imported
 
@@ -22,7 +22,7 @@ from spyke_numba.backends._cuda_source import Form
 from spyke_numba.backends._cuda_source import source as cuda_source
 from spyke_numba.backends.torch import source as torch_source
 from spyke_numba.engine import Program, mangled, numbered
-from spyke_numba.spec import SHARED_PARAMS
+from spyke_numba.spec import SHARED_PARAMS, canonical
 
 STEPS, SHAPE = 6, (2, 1, 3)
 #: Names that a model may not give, which the specification says.
@@ -164,6 +164,9 @@ identifiers = st.one_of(
 def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
     """Hypothesis draws names and records; the backends that compile nothing run each of them."""
     names = data.draw(st.lists(identifiers, min_size=6, max_size=9, unique=True))
+    # of one name that Python reads twice, the file would not even be one
+    names = [name for name in dict.fromkeys(map(canonical, names)) if name not in ("u", "I", "u_new")]
+    assume(len(names) > 5)
     cut = data.draw(st.integers(1, 3))
     states, params, local = names[:cut], names[cut : cut + 2], names[cut + 2 :]
     try:
@@ -218,7 +221,9 @@ def test_the_mangler_keeps_names_apart() -> None:
 
 
 def test_no_name_of_the_codes_own_holds_two_underscores() -> None:
+    functions = models.AdEx.functions.values()
     known = {*models.AdEx.all_params, *models.AdEx.derived, *models.AdEx.states, "u"}
+    known |= {name for function in functions for name, _ in function.assignments}
     for name in generated_names():
         _, mark, own = name.partition("__")
         assert not mark or own in known or name == "__name__", name
