@@ -371,7 +371,7 @@ def feature_inhibition(potentials: Tensor, inhibited_features: Features) -> Tens
     """
     inhibited = _inhibited(potentials, inhibited_features)
     potentials = potentials.detach()
-    if functional_cpu.suits(potentials) and potentials.is_contiguous():
+    if potentials.numel() > _LARGE and functional_cpu.suits(potentials) and potentials.is_contiguous():
         result = functional_cpu.new(potentials.shape, potentials.dtype).copy_(potentials)
     else:
         result = potentials.clone()
@@ -390,6 +390,8 @@ def _position(index: int, rows: int, columns: int) -> Winner:
 
 #: So many maps are sooner set to 0 one by one.
 _FEW = 8
+#: Numbers for which torch asks the system for new memory, page by page.
+_LARGE = 1_000_000
 
 
 def _silenced(potentials: Tensor, inhibited: list[list[int]]) -> Tensor:
@@ -437,6 +439,8 @@ def _has_items(item: Any) -> bool:
 
 def _indices(features: Any, maps: int) -> list[int]:
     """Return the maps that indices, a mask or winners name, from 0, each once."""
+    if type(features) is list and all(type(item) is int and 0 <= item < maps for item in features):
+        return features
     listed = features.tolist() if hasattr(features, "tolist") else features
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         listed = [listed]

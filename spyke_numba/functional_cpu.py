@@ -8,12 +8,15 @@ first needed, each by itself in about 0.1 s, and lie in the cache of generated c
 from __future__ import annotations
 
 import math
+import struct
+import textwrap
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 
+from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address
 from spyke_numba.functional_torch import LEAST, MOST, columns_in_order
 from spyke_numba.generated import load_module
@@ -29,68 +32,82 @@ _HEADER = '''\
 import numpy as np
 from numba import njit
 
-from spyke_numba.backends._cpu_parts import array_at, fma, part, use_widest_vectors
+from spyke_numba.backends._cpu_parts import array_at, atomic_add, fma, part, use_widest_vectors
 
 real = np.{dtype}
-NONE, ONE, LOWEST, HIGHEST = real(0), real(1), real(-np.inf), real(np.inf)
+NONE, ONE, LOWEST = real(0), real(1), real(-np.inf)
 
 
-@njit("void({types})", cache=True, nogil=True, error_model="numpy", _nrt=False)
-def run({arguments}):
+@njit("void(int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)
+def run(table, me):
     use_widest_vectors()
+    numbers = array_at(table, np.float64, ({end},))
+    given = array_at(table, np.int64, ({end},))
+    {arguments}
+    # threads take pieces until none is left
+    while True:
+        piece = atomic_add(table, 1)
+        if piece >= pieces:
+            break
+{body}
+    if me > 0:
+        atomic_add(table + {ended}, 1)
 '''
+#: Where a table has the count of threads that have ended, in a cache line of its own, and the arguments.
+_ENDED, _ARGUMENTS = LINE, 2 * LINE // 8
 
-# through a row in the cache, so that the source may be one of the targets
+# what is kept first, in a row of its own if the source is the target
 _FIRE = """
-    x = array_at(source, real, (size,))
+    lo = piece * TILE
+    n = min(TILE, size - lo)
+    x = part(array_at(source, real, (size,)), (), lo, lo + n)
+    row = array_at(scratch + me * 8 * TILE, real, (n,))
+    if kept != 0 and kept != source:
+        row = part(array_at(kept, real, (size,)), (), lo, lo + n)
     limit = real(level)
-    row = array_at(scratch, real, (TILE,))
-    for lo in range(0, size, TILE):
-        n = min(TILE, size - lo)
-        given = part(x, (), lo, lo + n)
+    for j in range(n):
+        row[j] = x[j] if x[j] > limit else NONE
+    if kept == source:
         for j in range(n):
-            row[j] = given[j] if given[j] > limit else NONE
-        if kept != 0:
-            y = part(array_at(kept, real, (size,)), (), lo, lo + n)
-            for j in range(n):
-                y[j] = row[j]
-        if spikes != 0:
-            s = part(array_at(spikes, real, (size,)), (), lo, lo + n)
-            for j in range(n):
-                s[j] = ONE if row[j] > NONE else (-ONE if row[j] < NONE else NONE)
+            x[j] = row[j]
+    if spikes != 0:
+        s = part(array_at(spikes, real, (size,)), (), lo, lo + n)
+        for j in range(n):
+            s[j] = ONE if row[j] > NONE else (-ONE if row[j] < NONE else NONE)
 """
 
+# a piece is a part of a sample's locations
 _POINTWISE = """
     size = F * S
     whole = array_at(source, real, (B * T * size,))
     out = array_at(target, real, (B * T * size,))
-    peaks = array_at(scratch, real, (TILE,))
-    signs = array_at(scratch + 8 * TILE, real, (TILE,))
-    for b in range(B):
-        for lo in range(b * T * size, b * T * size + S, TILE):
-            n = min(TILE, b * T * size + S - lo)
+    peaks = array_at(scratch + me * 16 * TILE, real, (TILE,))
+    signs = array_at(scratch + me * 16 * TILE + 8 * TILE, real, (TILE,))
+    tiles = pieces // B
+    lo = piece // tiles * T * size + piece % tiles * TILE
+    n = min(TILE, S - piece % tiles * TILE)
+    for j in range(n):
+        signs[j] = NONE
+    for t in range(T):
+        for j in range(n):
+            peaks[j] = LOWEST
+        for at in range(lo + t * size, lo + (t + 1) * size, S):
+            x, y = part(whole, (), at, at + n), part(out, (), at, at + n)
             for j in range(n):
-                signs[j] = NONE
-            for t in range(T):
-                for j in range(n):
-                    peaks[j] = LOWEST
-                for at in range(lo + t * size, lo + (t + 1) * size, S):
-                    x, y = part(whole, (), at, at + n), part(out, (), at, at + n)
-                    for j in range(n):
-                        peaks[j] = x[j] if x[j] > peaks[j] else peaks[j]
-                        y[j] = NONE
-                for j in range(n):
-                    signs[j] += ONE if peaks[j] > NONE else (-ONE if peaks[j] < NONE else NONE)
-            # the peaks of the last step say where anything survives
-            for j in range(n):
-                if peaks[j] > NONE:
-                    first = lo + j + min(max(T - np.int64(signs[j]), 0), T - 1) * size
-                    front, best = first, LOWEST
-                    for at in range(first, first + size, S):
-                        if whole[at] > best:
-                            front, best = at, whole[at]
-                    for at in range(lo + j + front - first, lo + j + front - first + T * size, size):
-                        out[at] = whole[at]
+                peaks[j] = x[j] if x[j] > peaks[j] else peaks[j]
+                y[j] = NONE
+        for j in range(n):
+            signs[j] += ONE if peaks[j] > NONE else (-ONE if peaks[j] < NONE else NONE)
+    # the peaks of the last step say where anything survives
+    for j in range(n):
+        if peaks[j] > NONE:
+            first = lo + j + min(max(T - np.int64(signs[j]), 0), T - 1) * size
+            front, best = first, LOWEST
+            for at in range(first, first + size, S):
+                if whole[at] > best:
+                    front, best = at, whole[at]
+            for at in range(lo + j + front - first, lo + j + front - first + T * size, size):
+                out[at] = whole[at]
 """
 
 # a total is summed only where `count * (v + value)` says that it may be the largest of its map
@@ -98,123 +115,119 @@ _WINNERS = """
     N = F * S
     whole = array_at(source, real, (B * T * N,))
     spiking = array_at(spikes, real, (B * T * N,))
-    counts = array_at(scratch, real, (N,))
-    values = array_at(scratch + 8 * N, real, (N,))
-    highest = array_at(scratch + 16 * N, real, (TILE,))
-    lowest = array_at(scratch + 16 * N + 8 * TILE, real, (TILE,))
-    scratch += 16 * (N + TILE)
-    totals = array_at(scratch, real, (F,))
-    places = array_at(scratch + 8 * F, np.int64, (F,))
-    steps = array_at(scratch + 16 * F, real, (T,))
+    here = scratch + me * words * 8
+    counts = array_at(here, real, (N,))
+    values = array_at(here + 8 * N, real, (N,))
+    highest = array_at(here + 16 * N, real, (TILE,))
+    lowest = array_at(here + 16 * N + 8 * TILE, real, (TILE,))
+    here += 16 * (N + TILE)
+    totals = array_at(here, real, (F,))
+    places = array_at(here + 8 * F, np.int64, (F,))
+    steps = array_at(here + 16 * F, real, (T,))
     out = array_at(target, np.int64, (B * k,))
-    for b in range(B):
-        first = b * T * N
-        peak, high, low, largest = NONE, NONE, NONE, NONE
-        for lo in range(0, N, TILE):
-            n = min(TILE, N - lo)
-            count = part(counts, (), lo, lo + n)
+    first = piece * T * N
+    peak, high, low, largest = NONE, NONE, NONE, NONE
+    for lo in range(0, N, TILE):
+        n = min(TILE, N - lo)
+        count = part(counts, (), lo, lo + n)
+        for j in range(n):
+            count[j] = highest[j] = lowest[j] = NONE
+        for at in range(first + lo, first + lo + T * N, N):
+            row = part(spiking, (), at, at + n)
             for j in range(n):
-                count[j] = highest[j] = lowest[j] = NONE
-            for at in range(first + lo, first + lo + T * N, N):
-                row = part(spiking, (), at, at + n)
-                for j in range(n):
-                    s = row[j] if row[j] == row[j] else NONE
-                    count[j] += s
-                    highest[j] = s if s > highest[j] else highest[j]
-                    lowest[j] = s if s < lowest[j] else lowest[j]
-            for j in range(n):
-                if highest[j] > lowest[j]:
-                    step, back = 0, real(T) - count[j]
-                    if back >= real(T):
-                        step = T - 1
-                    elif back > NONE:
-                        step = np.int64(back)
-                    x = whole[first + step * N + lo + j]
-                    values[lo + j] = x
-                    product = x * (highest[j] if x >= NONE else lowest[j])
-                    if product > peak:
-                        peak = product
-                    if abs(x) > largest:
-                        largest = abs(x)
-                    high = max(high, highest[j])
-                    low = min(low, lowest[j])
-        if high <= NONE:
-            continue
-        v, top = peak * real(T), max(high, -low)
-        if not (v >= real(least) and (v + v) * real(T) * max(top, ONE) <= real(most)):
-            out[b * k] = -2
-            continue
-        # by how much totals may differ from what count * (v + value) says of them
-        slack = real(4 * (T + 4)) * real(epsilon) * real(T) * top * (v + largest)
+                s = row[j] if row[j] == row[j] else NONE
+                count[j] += s
+                highest[j] = s if s > highest[j] else highest[j]
+                lowest[j] = s if s < lowest[j] else lowest[j]
+        for j in range(n):
+            # without branches: which neurons spike cannot be foreseen
+            back = real(T) - count[j]
+            back = back if back > NONE else NONE
+            x = whole[first + np.int64(back if back < real(T) else real(T - 1)) * N + lo + j]
+            values[lo + j] = x
+            product = x * (highest[j] if x >= NONE else lowest[j])
+            peak = product if product > peak else peak
+            size = abs(x) if count[j] > NONE else NONE
+            largest = size if size > largest else largest
+            high = highest[j] if highest[j] > high else high
+            low = lowest[j] if lowest[j] < low else low
+    if high <= NONE:
+        continue
+    v, top = peak * real(T), max(high, -low)
+    if not (v >= real(least) and (v + v) * real(T) * max(top, ONE) <= real(most)):
+        out[piece * k] = -2
+        continue
+    # by how much totals may differ from what count * (v + value) says of them
+    slack = real(4 * (T + 4)) * real(epsilon) * real(T) * top * (v + largest)
+    for j in range(N):
+        counts[j] = counts[j] * (v + values[j]) if counts[j] > NONE else LOWEST
+    for f in range(F):
+        places[f] = -2
+    for i in range(piece * k, piece * k + k):
+        winner, best = -1, NONE
         for f in range(F):
-            places[f] = -2
-        for i in range(b * k, b * k + k):
-            winner, best = -1, NONE
+            if places[f] == -2:
+                about = LOWEST
+                for j in range(f * S, f * S + S):
+                    about = counts[j] if counts[j] > about else about
+                totals[f], places[f] = NONE, -1
+                for j in range(f * S, f * S + S):
+                    if counts[j] >= about - slack and counts[j] > LOWEST:
+                        for t in range(T):
+                            s = spiking[first + t * N + j]
+                            steps[t] = fma(s, v, s * values[j]) if s > NONE or s < NONE else NONE
+                        # the last neurons of a sample in four lanes
+                        lanes = 1 if j < N - N % LANES else 4
+                        total = NONE
+                        for lane in range(lanes):
+                            sixteens = some = NONE
+                            for r in range(T // lanes):
+                                some += steps[lane + lanes * r]
+                                if r % 16 == 15:
+                                    sixteens += some
+                                    some = NONE
+                            some += sixteens
+                            # the first lane has what is left of the steps, too
+                            if lane == 0:
+                                for t in range(T - T % lanes, T):
+                                    some += steps[t]
+                            total += some
+                        if total > totals[f]:
+                            totals[f], places[f] = total, j
+            if totals[f] > best:
+                winner, best = f, totals[f]
+        if winner < 0:
+            break
+        out[i] = places[winner]
+        line, column = places[winner] % S // W, places[winner] % W
+        totals[winner], places[winner] = NONE, -1
+        if radius > 0:
             for f in range(F):
-                if places[f] == -2:
-                    about = LOWEST
-                    for j in range(f * S, f * S + S):
-                        if counts[j] > NONE and counts[j] * (v + values[j]) > about:
-                            about = counts[j] * (v + values[j])
-                    totals[f], places[f] = NONE, -1
-                    for j in range(f * S, f * S + S):
-                        if counts[j] > NONE and counts[j] * (v + values[j]) >= about - slack:
-                            for t in range(T):
-                                s = spiking[first + t * N + j]
-                                steps[t] = fma(s, v, s * values[j]) if s > NONE or s < NONE else NONE
-                            # the last neurons of a sample in four lanes
-                            lanes = 1 if j < N - N % LANES else 4
-                            total = NONE
-                            for lane in range(lanes):
-                                sixteens = some = NONE
-                                for r in range(T // lanes):
-                                    some += steps[lane + lanes * r]
-                                    if r % 16 == 15:
-                                        sixteens += some
-                                        some = NONE
-                                some += sixteens
-                                # the first lane has what is left of the steps, too
-                                if lane == 0:
-                                    for t in range(T - T % lanes, T):
-                                        some += steps[t]
-                                total += some
-                            if total > totals[f]:
-                                totals[f], places[f] = total, j
-                if totals[f] > best:
-                    winner, best = f, totals[f]
-            if winner < 0:
-                break
-            out[i] = places[winner]
-            line, column = places[winner] % S // W, places[winner] % W
-            totals[winner], places[winner] = NONE, -1
-            if radius > 0:
-                for f in range(F):
-                    for r in range(max(line - radius, 0), min(line + radius + 1, S // W)):
-                        for j in range(max(column - radius, 0), min(column + radius + 1, W)):
-                            counts[f * S + r * W + j] = NONE
-                    if places[f] >= 0 and counts[places[f]] == NONE:
-                        places[f] = -2
+                for r in range(max(line - radius, 0), min(line + radius + 1, S // W)):
+                    for j in range(max(column - radius, 0), min(column + radius + 1, W)):
+                        counts[f * S + r * W + j] = LOWEST
+                if places[f] >= 0 and counts[places[f]] == LOWEST:
+                    places[f] = -2
 """
 
 _PAD = """
-    whole = array_at(source, real, (maps, H, W))
-    out = array_at(target, real, (maps, top + H + bottom, left + W + right))
-    for i in range(maps):
-        for r in range(top + H + bottom):
-            y = part(out, (i, r), 0, left + W + right)
-            for j in range(left + W + right):
-                y[j] = NONE
-            if top <= r < top + H:
-                x, y = part(whole, (i, r - top), 0, W), part(out, (i, r), left, left + W)
-                for j in range(W):
-                    y[j] = x[j]
+    size, row = (top + H + bottom) * (left + W + right), left + W + right
+    lo, hi = piece * group, min(maps, piece * group + group)
+    out = part(array_at(target, real, (maps * size,)), (), lo * size, hi * size)
+    for j in range((hi - lo) * size):
+        out[j] = NONE
+    for i in range(lo * H, hi * H):
+        at = (i // H - lo) * size + (top + i % H) * row + left
+        y, x = part(out, (), at, at + W), part(array_at(source, real, (maps * H * W,)), (), i * W, i * W + W)
+        for j in range(W):
+            y[j] = x[j]
 """
 
 # a value is the maximum until a greater one, or NaN, comes, in the order of the window's rows
 _POOLING = """
     whole = array_at(source, real, (maps, H, W))
     out = array_at(target, real, (maps, OH, OW))
-    for i in range(maps):
+    for i in range(piece * group, min(maps, piece * group + group)):
         for r in range(OH):
             y = part(out, (i, r), 0, OW)
             for j in range(OW):
@@ -236,7 +249,7 @@ _POOLING = """
 _NEIGHBOURS = """
     near = array_at(source, real, (maps, H + 2 * above, W + 2 * beside))
     out = array_at(target, real, (maps, H, W))
-    for i in range(maps):
+    for i in range(piece * group, min(maps, piece * group + group)):
         for r in range(H):
             x = part(near, (i, r + above), beside, beside + W)
             y = part(out, (i, r), 0, W)
@@ -270,36 +283,73 @@ _NORMALIZATION = (
 """
 )
 
+#: Numbers from which a further thread is worth waking, and those of a piece of maps.
+PARALLEL, LARGEST_PIECE = 100_000, 50_000
 #: Steps of a wave that the compiled loops add up.
 LONGEST = 255
 #: Neurons at a time, so that what is counted of them stays in the first-level cache.
 _TILE = 2048
-#: Each function's arguments, all of them whole numbers but those that start with a star, and its text.
+#: Each function's arguments, all of them whole numbers but those that start with a star, and what it does with a piece.
 _FUNCTIONS = {
-    "fire": ("source spikes kept scratch size TILE *level", _FIRE),
-    "pointwise": ("source target scratch B T F S TILE", _POINTWISE),
+    "fire": ("pieces source spikes kept scratch size TILE *level", _FIRE),
+    "pointwise": ("pieces source target scratch B T F S TILE", _POINTWISE),
     "winners": (
-        "source spikes target scratch B T F S W k radius TILE LANES *least *most *epsilon",
+        "pieces source spikes target scratch words B T F S W k radius TILE LANES *least *most *epsilon",
         _WINNERS,
     ),
-    "pad": ("source target maps H W top bottom left right", _PAD),
-    "pooling": ("source target maps H W OH OW rows columns down right top left", _POOLING),
-    "lateral": ("source target weights_at maps H W above beside", _LATERAL),
-    "normalization": ("source target maps H W above beside *eps", _NORMALIZATION),
+    "pad": ("pieces source target maps group H W top bottom left right", _PAD),
+    "pooling": ("pieces source target maps group H W OH OW rows columns down right top left", _POOLING),
+    "lateral": ("pieces source target weights_at maps group H W above beside", _LATERAL),
+    "normalization": ("pieces source target maps group H W above beside *eps", _NORMALIZATION),
 }
 
 
 @cache
-def _function(name: str, dtype: str) -> Callable[..., None]:
+def _kernel(name: str, dtype: torch.dtype) -> tuple[Kernel, Callable[..., bytes]]:
+    """Return a compiled function, and what packs its table: counts of taken pieces and ended threads, and arguments."""
     # numba takes a while to import
     from spyke_numba.backends._cpu_parts import COMPILER
 
     arguments, body = _FUNCTIONS[name]
     names = arguments.split()
-    types = ", ".join("float64" if argument.startswith("*") else "int64" for argument in names)
-    listed = ", ".join(argument.lstrip("*") for argument in names)
-    head = _HEADER.format(name=name, dtype=dtype, types=types, arguments=listed)
-    return load_module(f"{name}_{dtype}", head + body, COMPILER).run
+    lines = [
+        f"{argument[1:]} = numbers[{i}]" if argument.startswith("*") else f"{argument} = given[{i}]"
+        for i, argument in enumerate(names, start=_ARGUMENTS)
+    ]
+    text = _HEADER.format(
+        name=name,
+        dtype=COMPILED[dtype],
+        end=_ARGUMENTS + len(lines),
+        ended=_ENDED,
+        arguments="\n    ".join(lines),
+        body=textwrap.indent(body.strip("\n"), "    "),
+    )
+    kernel = Kernel(load_module(f"{name}_{COMPILED[dtype]}", text, COMPILER).run)
+    kinds = "".join("d" if argument.startswith("*") else "q" for argument in names)
+    return kernel, partial(struct.pack, f"={8 * _ARGUMENTS}x{kinds}")
+
+
+def _run(name: str, dtype: torch.dtype, threads: int, *arguments: float) -> None:
+    """Run a function on its arguments, on up to so many threads."""
+    kernel, packed = _kernel(name, dtype)
+    table = np.frombuffer(bytearray(packed(*arguments)), np.int64)
+    at = address(table)
+    if threads > 1:
+        TEAMS.run(kernel, at, threads, at + _ENDED)
+    else:
+        kernel.run(at, 0)
+
+
+def _threads(elements: int) -> int:
+    """Return how many threads work on so many numbers."""
+    return max(1, min(torch.get_num_threads(), elements // PARALLEL))
+
+
+def _groups(maps: int, elements: int, threads: int) -> tuple[int, int]:
+    """Return pieces of maps, and how many maps are in each."""
+    wanted = max(elements // LARGEST_PIECE, 4 * threads if threads > 1 else 1)
+    group = -(-maps // min(maps, wanted))
+    return -(-maps // group), group
 
 
 def suits(tensor: Tensor) -> bool:
@@ -325,26 +375,25 @@ def _scratch(words: int) -> np.ndarray:
 
 def fire(potentials: Tensor, level: float, spikes: Tensor | None, kept: Tensor | None) -> None:
     """Write the signs of the potentials above the level, the potentials themselves, or both, each unless it is None."""
-    scratch = _scratch(_TILE)
-    _function("fire", COMPILED[potentials.dtype])(
-        potentials.data_ptr(),
-        0 if spikes is None else spikes.data_ptr(),
-        0 if kept is None else kept.data_ptr(),
-        BUFFERS.address(scratch),
-        potentials.numel(),
-        _TILE,
-        level,
-    )
+    size = potentials.numel()
+    threads = _threads(size)
+    scratch = _scratch(threads * _TILE)
+    targets = [0 if target is None else target.data_ptr() for target in (spikes, kept)]
+    addresses = (potentials.data_ptr(), *targets, BUFFERS.address(scratch))
+    _run("fire", potentials.dtype, threads, -(-size // _TILE), *addresses, size, _TILE, level)
 
 
 def pointwise(potentials: Tensor) -> Tensor:
     """Return potentials (T, F, H, W) or (B, T, F, H, W) with one surviving feature at each location."""
     T, F, H, W = potentials.shape[-4:]
-    target, scratch = new(potentials.shape, potentials.dtype), _scratch(2 * _TILE)
-    batch = len(potentials) if potentials.ndim == 5 else 1
-    _function("pointwise", COMPILED[potentials.dtype])(
-        potentials.data_ptr(), target.data_ptr(), BUFFERS.address(scratch), batch, T, F, H * W, _TILE
-    )
+    B, S = len(potentials) if potentials.ndim == 5 else 1, H * W
+    threads = _threads(potentials.numel())
+    # whole cache lines, so that threads do not write into one
+    tile = min(_TILE, -(-S // (2 * threads if threads > B else 1) // 16) * 16)
+    pieces = B * -(-S // tile)
+    target, scratch = new(potentials.shape, potentials.dtype), _scratch(2 * threads * tile)
+    addresses = (potentials.data_ptr(), target.data_ptr(), BUFFERS.address(scratch))
+    _run("pointwise", potentials.dtype, threads, pieces, *addresses, B, T, F, S, tile)
     return target
 
 
@@ -355,16 +404,14 @@ def winners(potentials: Tensor, spikes: Tensor, k: int, radius: int) -> np.ndarr
     """
     B, T, F, H, W = potentials.shape
     dtype = potentials.dtype
+    threads = min(B, _threads(potentials.numel()))
     chosen = np.full((B, k), -1, np.int64)
-    scratch = _scratch(2 * (F * H * W + _TILE + F) + T)
-    _function("winners", COMPILED[dtype])(
-        potentials.data_ptr(),
-        spikes.data_ptr(),
-        address(chosen),
-        BUFFERS.address(scratch),
-        *(B, T, F, H * W, W, k, radius, _TILE, columns_in_order(dtype)),
-        *(LEAST[dtype], MOST[dtype], torch.finfo(dtype).eps),
-    )
+    words = 2 * (F * H * W + _TILE + F) + T
+    scratch = _scratch(threads * words)
+    addresses = (potentials.data_ptr(), spikes.data_ptr(), address(chosen), BUFFERS.address(scratch))
+    sizes = (words, B, T, F, H * W, W, k, radius, _TILE, columns_in_order(dtype))
+    limits = (LEAST[dtype], MOST[dtype], torch.finfo(dtype).eps)
+    _run("winners", dtype, threads, B, *addresses, *sizes, *limits)
     return chosen
 
 
@@ -372,10 +419,7 @@ def pad(input: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     """Return maps (..., H, W) with a border of zeros."""
     *others, H, W = input.shape
     target = new((*others, top + H + bottom, left + W + right), input.dtype)
-    maps = math.prod(others)
-    _function("pad", COMPILED[input.dtype])(
-        input.data_ptr(), target.data_ptr(), maps, H, W, top, bottom, left, right
-    )
+    _run_on_maps("pad", input, target, (), H, W, top, bottom, left, right)
     return target
 
 
@@ -389,9 +433,7 @@ def pooling(
         for size, window, step, border in zip((H, W), kernel, stride, padding, strict=True)
     )
     target = new((*others, OH, OW), input.dtype)
-    _function("pooling", COMPILED[input.dtype])(
-        input.data_ptr(), target.data_ptr(), math.prod(others), H, W, OH, OW, *kernel, *stride, *padding
-    )
+    _run_on_maps("pooling", input, target, (), H, W, OH, OW, *kernel, *stride, *padding)
     return target
 
 
@@ -399,23 +441,22 @@ def lateral(intensities: Tensor, weights: Tensor) -> Tensor:
     """Return intensities (..., H, W) changed by their weaker neighbours, by contiguous weights of an odd shape."""
     target = new(intensities.shape, intensities.dtype)
     above, beside = (size // 2 for size in weights.shape)
-    near = _bordered(intensities, above, beside)
-    *others, H, W = intensities.shape
-    _function("lateral", COMPILED[intensities.dtype])(
-        near.data_ptr(), target.data_ptr(), weights.data_ptr(), math.prod(others), H, W, above, beside
-    )
+    near = torch.nn.functional.pad(intensities, (beside, beside, above, above))
+    _run_on_maps("lateral", near, target, (weights.data_ptr(),), *intensities.shape[-2:], above, beside)
     return target
 
 
 def normalization(input: Tensor, radius: int, eps: float) -> Tensor:
     """Return values (..., H, W) over the mean of the square around each."""
-    target, near = new(input.shape, input.dtype), _bordered(input, radius, radius)
-    *others, H, W = input.shape
-    _function("normalization", COMPILED[input.dtype])(
-        near.data_ptr(), target.data_ptr(), math.prod(others), H, W, radius, radius, eps
-    )
+    target = new(input.shape, input.dtype)
+    near = torch.nn.functional.pad(input, (radius, radius, radius, radius))
+    _run_on_maps("normalization", near, target, (), *input.shape[-2:], radius, radius, eps)
     return target
 
 
-def _bordered(input: Tensor, above: int, beside: int) -> Tensor:
-    return torch.nn.functional.pad(input, (beside, beside, above, above))
+def _run_on_maps(name: str, source: Tensor, target: Tensor, more: tuple[int, ...], *sizes: float) -> None:
+    maps = math.prod(source.shape[:-2])
+    threads = min(maps, _threads(source.numel()))
+    pieces, group = _groups(maps, source.numel(), threads)
+    addresses = (source.data_ptr(), target.data_ptr(), *more)
+    _run(name, source.dtype, threads, pieces, *addresses, maps, group, *sizes)
