@@ -1,7 +1,7 @@
 """What networks do between their spiking layers in plain torch operations, as a user would write it.
 
-From the definitions, for waves (T, F, H, W) alone: what the functions of `spyke_numba.functional` are timed against, and
-must equal bit for bit (`intensity_lateral_inhibition` up to the order of its sum).
+From the definitions, for waves (T, F, H, W) alone: what the functions of `spyke_numba.functional` are timed against,
+and must equal bit for bit (`intensity_lateral_inhibition` up to the order of its sum).
 """
 
 from __future__ import annotations

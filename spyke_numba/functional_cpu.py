@@ -56,20 +56,21 @@ def run(table, me):
 #: Where a table has the count of threads that have ended, in a cache line of its own, and the arguments.
 _ENDED, _ARGUMENTS = LINE, 2 * LINE // 8
 
-# what is kept first, in a row of its own if the source is the target
+# a target that is the source: LLVM vectorises what reads and writes one array, not two that may be the same
 _FIRE = """
     lo = piece * TILE
     n = min(TILE, size - lo)
     x = part(array_at(source, real, (size,)), (), lo, lo + n)
-    row = array_at(scratch + me * 8 * TILE, real, (n,))
-    if kept != 0 and kept != source:
-        row = part(array_at(kept, real, (size,)), (), lo, lo + n)
     limit = real(level)
-    for j in range(n):
-        row[j] = x[j] if x[j] > limit else NONE
     if kept == source:
         for j in range(n):
-            x[j] = row[j]
+            x[j] = x[j] if x[j] > limit else NONE
+        continue
+    row = array_at(scratch + me * 8 * TILE, real, (n,))
+    if kept != 0:
+        row = part(array_at(kept, real, (size,)), (), lo, lo + n)
+    for j in range(n):
+        row[j] = x[j] if x[j] > limit else NONE
     if spikes != 0:
         s = part(array_at(spikes, real, (size,)), (), lo, lo + n)
         for j in range(n):
