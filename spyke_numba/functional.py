@@ -252,12 +252,13 @@ def get_k_winners(
 
     Notes
     -----
-    SpykeTorch's order is that of ``sum over t of s(t) * (v + p)``, where s are the spikes, p the potential at
-    step T - sum of s (the first spike of a cumulative wave) and v is T times the largest s * p, all rounded
-    to the potentials' dtype (16 bits: to float32; whole numbers: not at all). s * v + s * p is rounded once,
-    and the steps are added up as torch does on x86. In a wave that is not cumulative the number of spikes
-    counts, not the first one. A neuron whose sum is not positive does not win. The exact order holds also
-    where that sum says nothing: in samples without any positive s * p, and with infinite ones.
+    SpykeTorch's order is that of ``sum over t of s(t) * (v + p)``, where s are the spikes, p is the potential
+    at step T less the number of spikes (the first spike of a cumulative wave) and v is T times the largest
+    s * p, all rounded to the potentials' dtype (16 bits: to float32; whole numbers: not at all). s * v + s * p
+    is rounded once, and the steps are added up as torch does on x86. In a wave that is not cumulative the
+    number of spikes counts, not the first one, and negative spikes count as -1. A neuron whose sum is not
+    positive does not win. The exact order holds also where that sum says nothing: in samples without any
+    positive s * p, and in those with infinite ones.
 
     Examples
     --------

@@ -18,7 +18,7 @@ import torch
 
 from spyke_numba.backends._threads import LINE, TEAMS, Kernel
 from spyke_numba.buffers import BUFFERS, address
-from spyke_numba.functional_torch import LEAST, MOST, columns_in_order
+from spyke_numba.functional_torch import LEAST, MOST, added_in_order
 from spyke_numba.generated import load_module
 
 Tensor = torch.Tensor
@@ -121,30 +121,32 @@ _WINNERS = """
     values = array_at(here + 8 * N, real, (N,))
     highest = array_at(here + 16 * N, real, (TILE,))
     lowest = array_at(here + 16 * N + 8 * TILE, real, (TILE,))
-    here += 16 * (N + TILE)
+    smallest = array_at(here + 16 * (N + TILE), real, (TILE,))
+    here += 16 * (N + TILE) + 8 * TILE
     totals = array_at(here, real, (F,))
     places = array_at(here + 8 * F, np.int64, (F,))
     steps = array_at(here + 16 * F, real, (T,))
     out = array_at(target, np.int64, (B * k,))
     first = piece * T * N
-    peak, high, low, largest = NONE, NONE, NONE, NONE
+    peak, high, low, least_height, largest = NONE, NONE, NONE, -LOWEST, NONE
     for lo in range(0, N, TILE):
         n = min(TILE, N - lo)
         count = part(counts, (), lo, lo + n)
         for j in range(n):
             count[j] = highest[j] = lowest[j] = NONE
+            smallest[j] = -LOWEST
         for at in range(first + lo, first + lo + T * N, N):
             row = part(spiking, (), at, at + n)
             for j in range(n):
-                s = row[j] if row[j] == row[j] else NONE
-                count[j] += s
+                s = row[j]
+                count[j] += ONE if s > NONE else (-ONE if s < NONE else NONE)
                 highest[j] = s if s > highest[j] else highest[j]
                 lowest[j] = s if s < lowest[j] else lowest[j]
+                height = abs(s) if s > NONE or s < NONE else -LOWEST
+                smallest[j] = height if height < smallest[j] else smallest[j]
         for j in range(n):
             # without branches: which neurons spike cannot be foreseen
-            back = real(T) - count[j]
-            back = back if back > NONE else NONE
-            x = whole[first + np.int64(back if back < real(T) else real(T - 1)) * N + lo + j]
+            x = whole[first + min(T - np.int64(count[j]), T - 1) * N + lo + j]
             values[lo + j] = x
             product = x * (highest[j] if x >= NONE else lowest[j])
             peak = product if product > peak else peak
@@ -152,14 +154,15 @@ _WINNERS = """
             largest = size if size > largest else largest
             high = highest[j] if highest[j] > high else high
             low = lowest[j] if lowest[j] < low else low
+            least_height = smallest[j] if smallest[j] < least_height else least_height
     if high <= NONE:
         continue
     v, top = peak * real(T), max(high, -low)
     if not (v >= real(least) and (v + v) * real(T) * max(top, ONE) <= real(most)):
         out[piece * k] = -2
         continue
-    # by how much totals may differ from what count * (v + value) says of them
-    slack = real(4 * (T + 4)) * real(epsilon) * real(T) * top * (v + largest)
+    # by how much totals may differ from what count * (v + value) says of them, if all spikes are equally high
+    slack = real(4 * (T + 4)) * real(epsilon) * real(T) * (v + largest) if least_height == top else -LOWEST
     for j in range(N):
         counts[j] = counts[j] * (v + values[j]) if counts[j] > NONE else LOWEST
     for f in range(F):
@@ -171,14 +174,15 @@ _WINNERS = """
                 about = LOWEST
                 for j in range(f * S, f * S + S):
                     about = counts[j] if counts[j] > about else about
+                worth = about - slack if about + slack < -LOWEST else LOWEST
                 totals[f], places[f] = NONE, -1
                 for j in range(f * S, f * S + S):
-                    if counts[j] >= about - slack and counts[j] > LOWEST:
+                    if counts[j] >= worth and counts[j] > LOWEST:
                         for t in range(T):
                             s = spiking[first + t * N + j]
                             steps[t] = fma(s, v, s * values[j]) if s > NONE or s < NONE else NONE
                         # the last neurons of a sample in four lanes
-                        lanes = 1 if j < N - N % LANES else 4
+                        lanes = 1 if j < IN_ORDER else 4
                         total = NONE
                         for lane in range(lanes):
                             sixteens = some = NONE
@@ -295,7 +299,7 @@ _FUNCTIONS = {
     "fire": ("pieces source spikes kept scratch size TILE *level", _FIRE),
     "pointwise": ("pieces source target scratch B T F S TILE", _POINTWISE),
     "winners": (
-        "pieces source spikes target scratch words B T F S W k radius TILE LANES *least *most *epsilon",
+        "pieces source spikes target scratch words B T F S W k radius TILE IN_ORDER *least *most *epsilon",
         _WINNERS,
     ),
     "pad": ("pieces source target maps group H W top bottom left right", _PAD),
@@ -407,10 +411,10 @@ def winners(potentials: Tensor, spikes: Tensor, k: int, radius: int) -> np.ndarr
     dtype = potentials.dtype
     threads = min(B, _threads(potentials.numel()))
     chosen = np.full((B, k), -1, np.int64)
-    words = 2 * (F * H * W + _TILE + F) + T
+    words = 2 * (F * H * W + _TILE + F) + _TILE + T
     scratch = _scratch(threads * words)
     addresses = (potentials.data_ptr(), spikes.data_ptr(), address(chosen), BUFFERS.address(scratch))
-    sizes = (words, B, T, F, H * W, W, k, radius, _TILE, columns_in_order(dtype))
+    sizes = (words, B, T, F, H * W, W, k, radius, _TILE, added_in_order(F * H * W, dtype))
     limits = (LEAST[dtype], MOST[dtype], torch.finfo(dtype).eps)
     _run("winners", dtype, threads, B, *addresses, *sizes, *limits)
     return chosen

@@ -18,12 +18,13 @@ MOST = {torch.float32: torch.finfo(torch.float32).max, torch.float64: 2.0**900}
 _MOST_OF_WHOLE_NUMBERS = 2.0**53
 
 
-def columns_in_order(dtype: torch.dtype) -> int:
-    """Return of how many neurons at a time torch adds up the steps in their order, four vectors of 32 bytes.
+def added_in_order(neurons: int, dtype: torch.dtype) -> int:
+    """Return of how many neurons of a sample torch adds up the steps in their order: the others go in four lanes.
 
-    What is left over at the end of a sample is added up in four lanes (`_added_up`).
+    It takes four vectors of 32 bytes at a time, or four numbers where there is not even one vector.
     """
-    return 128 // dtype.itemsize
+    at_once = 128 // dtype.itemsize
+    return neurons - neurons % (at_once if 4 * neurons >= at_once else 4)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -74,11 +75,9 @@ def _original_keys(potentials: Tensor, spikes: Tensor | None) -> tuple[Tensor, T
     x = potentials.flatten(2).to(dtype)
     s = x.sign() if spikes is None else spikes.flatten(2).to(dtype)
     s = s.nan_to_num(0.0, torch.inf, -torch.inf)
-    count = torch.zeros_like(s[:, 0])
-    for t in range(steps):
-        count += s[:, t]
+    count = (s > 0).sum(1) - (s < 0).sum(1)
     high, low = s.amax(1), s.amin(1)
-    step = (steps - count).nan_to_num_(0.0).clamp_(0, steps - 1).long()
+    step = (steps - count).clamp_(max=steps - 1)
     value = x.gather(1, step.unsqueeze(1)).squeeze(1)
     product = (torch.where(value >= 0, high, low) * value).nan_to_num_(-torch.inf, torch.inf, -torch.inf)
     peak = product.masked_fill_((high == 0) & (low == 0), 0).amax(1)
@@ -88,8 +87,7 @@ def _original_keys(potentials: Tensor, spikes: Tensor | None) -> tuple[Tensor, T
     defined = (v >= LEAST[dtype]) & ((v + v) * steps * top <= most)
     v = torch.where(defined, v, 1).unsqueeze(1)
     added = [_fma(s[:, t], v, s[:, t] * value).masked_fill_(s[:, t] == 0, 0) for t in range(steps)]
-    neurons = x.shape[2]
-    in_order = neurons - neurons % columns_in_order(dtype)
+    in_order = added_in_order(x.shape[2], dtype)
     total = torch.cat(
         [
             _added_up([row[:, :in_order] for row in added], 1),
