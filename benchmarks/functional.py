@@ -28,7 +28,7 @@ from spyke_numba.benchmarks.running import (
 )
 
 #: Waves (T, F, H, W) with the winners and the radius of published networks, and one of a camera's size.
-SHAPES = dict(zip(WAVES, ((5, 3), (8, 1), (5, 3)), strict=True))
+SHAPES: dict[tuple[int, ...], tuple[int, int]] = dict(zip(WAVES, ((5, 3), (8, 1), (5, 3)), strict=True))
 #: What a step adds at most, and the threshold: the last steps are those in which most neurons fire first.
 THRESHOLD = 7.0
 #: Seconds of a turn, in which the same call is repeated.

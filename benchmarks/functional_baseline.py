@@ -19,7 +19,7 @@ def threshold_(potentials: Tensor, level: float | None) -> Tensor:
     if level is None:
         potentials[:-1] = 0
         return potentials
-    return F.threshold_(potentials, level, 0)
+    return torch.threshold_(potentials, level, 0)
 
 
 def threshold(potentials: Tensor, level: float | None = None) -> Tensor:
@@ -64,7 +64,7 @@ def get_k_winners(
         value, index = total.view(-1).max(0)
         if value.item() <= 0:
             break
-        f, location = divmod(index.item(), rows * columns)
+        f, location = divmod(int(index), rows * columns)
         r, c = divmod(location, columns)
         winners.append((f, r, c))
         total[f] = 0

@@ -28,6 +28,7 @@ import numpy as np
 
 from spyke_numba import functional_cpu, functional_torch
 from spyke_numba.checks import whole_number
+from spyke_numba.feature_lists import listed_maps
 
 __all__ = [
     "feature_inhibition",
@@ -161,7 +162,7 @@ def _fired(potentials: Tensor, threshold: Any, spikes: bool, kept: bool) -> tupl
     return thresholded.sign() if spikes else None, thresholded if kept else None
 
 
-def _level(potentials: Any, threshold: Any) -> float | Tensor | None:
+def _level(potentials: Any, threshold: Any) -> Any:
     """Return the checked threshold: None, a float, or a tensor on the potentials' device."""
     if threshold is None:
         _require_waves(potentials)
@@ -285,7 +286,7 @@ def get_k_winners(
     batch, _, maps, rows, columns = potentials.shape
     kwta = min(kwta, maps)
     if not potentials.numel() or not kwta:
-        flat = [[] for _ in range(batch)]
+        flat: list[list[int]] = [[] for _ in range(batch)]
     else:
         flat = _chosen(potentials, spikes, kwta, radius, bool(exact_order))
     winners = [[_position(index, rows, columns) for index in sample if index >= 0] for sample in flat]
@@ -370,7 +371,8 @@ def feature_inhibition(potentials: Tensor, inhibited_features: Features) -> Tens
     >>> feature_inhibition(torch.ones(1, 3, 1, 1), [0, 2]).flatten()
     tensor([0., 1., 0.])
     """
-    inhibited = _inhibited(potentials, inhibited_features)
+    _require_waves(potentials)
+    inhibited = listed_maps(inhibited_features, potentials.shape)
     potentials = potentials.detach()
     if potentials.numel() > _LARGE and functional_cpu.suits(potentials) and potentials.is_contiguous():
         result = functional_cpu.new(potentials.shape, potentials.dtype).copy_(potentials)
@@ -381,7 +383,8 @@ def feature_inhibition(potentials: Tensor, inhibited_features: Features) -> Tens
 
 def feature_inhibition_(potentials: Tensor, inhibited_features: Features) -> Tensor:
     """Do what `feature_inhibition` does to the potentials themselves, and return them."""
-    return _silenced(potentials, _inhibited(potentials, inhibited_features))
+    _require_waves(potentials)
+    return _silenced(potentials, listed_maps(inhibited_features, potentials.shape))
 
 
 def _position(index: int, rows: int, columns: int) -> Winner:
@@ -405,72 +408,6 @@ def _silenced(potentials: Tensor, inhibited: list[list[int]]) -> Tensor:
             for feature in maps:
                 sample.select(-3, feature).zero_()
     return potentials
-
-
-def _inhibited(potentials: Tensor, features: Any) -> list[list[int]]:
-    """Return indices of maps: one list for all samples, or one for each."""
-    _require_waves(potentials)
-    maps = potentials.shape[-3]
-    if potentials.ndim == 5 and _is_nested(features):
-        if len(features) != len(potentials):
-            raise ValueError(
-                f"there are {len(features)} lists of features, but {len(potentials)} samples; give one list of"
-                " indices, or one for each sample"
-            )
-        if len(potentials) > 1:
-            return [_indices(sample, maps) for sample in features]
-        features = features[0]
-    return [_indices(features, maps)]
-
-
-def _is_nested(features: Any) -> bool:
-    """Return whether features are given for each sample of a batch."""
-    shape = getattr(features, "shape", None)
-    if shape is not None:
-        # (n, 1) is what nonzero() gives, for all samples
-        return len(shape) == 3 or (len(shape) == 2 and shape[1] != 1)
-    return isinstance(features, Sequence) and any(_has_items(item) for item in features)
-
-
-def _has_items(item: Any) -> bool:
-    if hasattr(item, "shape"):
-        return len(item.shape) > 0
-    return isinstance(item, Sequence) and not isinstance(item, str)
-
-
-def _indices(features: Any, maps: int) -> list[int]:
-    """Return the maps that indices, a mask or winners name, from 0, each once."""
-    if type(features) is list and all(type(item) is int and 0 <= item < maps for item in features):
-        return features
-    listed = features.tolist() if hasattr(features, "tolist") else features
-    if not isinstance(listed, Sequence) or isinstance(listed, str):
-        listed = [listed]
-    if listed and all(isinstance(item, (bool, np.bool_)) for item in listed):
-        if len(listed) != maps:
-            raise ValueError(
-                f"the mask of features has {len(listed)} entries; give one for each of the {maps} maps"
-            )
-        return [feature for feature, inhibited in enumerate(listed) if inhibited]
-    found = set()
-    for item in listed:
-        if _has_items(item):
-            row = list(item)
-            if len(row) not in (1, 3):
-                raise ValueError(
-                    f"{item!r} stands for no feature; give whole numbers from 0 to {maps - 1} or winners (f, r, c)"
-                )
-            if len(row) == 3 and all(entry == -1 for entry in row):
-                # how layers record that there was no winner
-                continue
-            item = row[0]
-        try:
-            index = operator.index(item)
-        except TypeError:
-            raise TypeError(f"{item!r} is no feature; give whole numbers from 0 to {maps - 1}") from None
-        if not -maps <= index < maps:
-            raise ValueError(f"there is no feature {index}; give whole numbers from 0 to {maps - 1}")
-        found.add(index % maps)
-    return sorted(found)
 
 
 # ------------------------------------------------------------------------------------------------------------
