@@ -140,7 +140,8 @@ def fire_(potentials: Tensor, threshold: float | Tensor | None = None) -> Tensor
 def _fired(potentials: Tensor, threshold: Any, spikes: bool, kept: bool) -> tuple[Any, Any]:
     """Return new spikes and thresholded potentials, None for what is not asked for."""
     level = _level(potentials, threshold)
-    potentials = potentials.detach()
+    if potentials.requires_grad:
+        potentials = potentials.detach()
     if level is None:
         # zeros that nobody has written cost nothing until they are read
         last = slice(max(potentials.shape[-4] - 1, 0), None)
@@ -440,13 +441,14 @@ def pad(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
         raise ValueError(
             f"pad holds {len(widths)} numbers; give four whole numbers (left, right, top, bottom)"
         )
-    for axis, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True), start=1):
+    cuts = enumerate(zip(widths[::2], widths[1::2], strict=True), start=1) if min(widths) < 0 else ()
+    for axis, (before, after) in cuts:
         cut, size = -min(before, 0) - min(after, 0), input.shape[-axis]
         if cut > size:
             raise ValueError(f"pad cuts {cut} off an axis of {size}; give at most its length")
     sides = [0, 0, *widths][-4:] if len(widths) == 2 else widths
     zeros = isinstance(value, (int, float)) and value == 0 and math.copysign(1, value) > 0
-    if zeros and len(sides) == 4 and min(sides) >= 0 and _compiled_maps(input):
+    if zeros and len(sides) == 4 and min(sides) >= 0 and input.numel() > _LARGE and _compiled_maps(input):
         return functional_cpu.pad(input, *sides)
     return fn.pad(input, widths, value=value)
 

@@ -7,6 +7,7 @@ first needed, each by itself in about 0.1 s, and lie in the cache of generated c
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 import textwrap
@@ -228,41 +229,41 @@ _PAD = """
             y[j] = x[j]
 """
 
-# a value is the maximum until a greater one, or NaN, comes, in the order of the window's rows
+# without branches, which are foreseen badly: NaN is kept apart, and of equal values the first is taken
 _POOLING = """
-    whole = array_at(source, real, (maps, H, W))
-    out = array_at(target, real, (maps, OH, OW))
+    whole = array_at(source, real, (maps * H * W,))
+    out = array_at(target, real, (maps * OH * OW,))
     for i in range(piece * group, min(maps, piece * group + group)):
         for r in range(OH):
-            y = part(out, (i, r), 0, OW)
-            for j in range(OW):
-                y[j] = LOWEST
-            for p in range(max(r * down - top, 0), min(r * down - top + rows, H)):
-                for q in range(columns):
-                    # the first and the last window whose column q lies in the map
-                    lo = max((left - q + right - 1) // right, 0)
-                    hi = min((W - 1 - q + left) // right + 1, OW)
-                    if hi > lo:
-                        m = part(out, (i, r), lo, hi)
-                        x = part(whole, (i, p), lo * right + q - left, W)
-                        for j in range(hi - lo):
-                            z = x[right * j]
-                            m[j] = z if z > m[j] or z != z else m[j]
+            begin, end = max(r * down - top, 0), min(r * down - top + rows, H)
+            for c in range(OW):
+                most, odd = LOWEST, NONE
+                lo, hi = max(c * right - left, 0), min(c * right - left + columns, W)
+                for p in range(begin, end):
+                    x = part(whole, (), (i * H + p) * W + lo, (i * H + p) * W + hi)
+                    for j in range(hi - lo):
+                        most = x[j] if x[j] > most else most
+                        odd = odd if x[j] == x[j] else x[j]
+                out[(i * OH + r) * OW + c] = most if odd == odd else odd
 """
 
-# the maps have borders, so that no window ends at an edge
+# the maps have borders, so that no window ends at an edge; several rows with theirs are one, for the sake of small maps
 _NEIGHBOURS = """
-    near = array_at(source, real, (maps, H + 2 * above, W + 2 * beside))
+    height, row = H + 2 * above, W + 2 * beside
+    whole = array_at(source, real, (maps * height * row,))
     out = array_at(target, real, (maps, H, W))
+    lines = max(TILE // row, 1)
+    sums = array_at(scratch + me * 8 * (TILE + row), real, (TILE + row,))
     for i in range(piece * group, min(maps, piece * group + group)):
-        for r in range(H):
-            x = part(near, (i, r + above), beside, beside + W)
-            y = part(out, (i, r), 0, W)
-            for j in range(W):
-                y[j] = NONE
+        for first in range(0, H, lines):
+            size = min(lines, H - first) * row - 2 * beside
+            at = (i * height + first) * row
+            x = part(whole, (), at + above * row + beside, at + above * row + beside + size)
+            for j in range(size):
+                sums[j] = NONE
             for p in range(2 * above + 1):
                 for q in range(2 * beside + 1):
-                    z = part(near, (i, r + p), q, q + W)
+                    z = part(whole, (), at + p * row + q, at + p * row + q + size)
 """
 
 _LATERAL = (
@@ -270,10 +271,13 @@ _LATERAL = (
     + _NEIGHBOURS
     + """\
                     weight = part(weights, (p,), q, q + 1)[0]
-                    for j in range(W):
-                        y[j] += weight if x[j] > z[j] else NONE
-            for j in range(W):
-                y[j] = x[j] * (ONE + y[j])
+                    for j in range(size):
+                        sums[j] += weight if x[j] > z[j] else NONE
+            for r in range(first, min(first + lines, H)):
+                y, lo = part(out, (i, r), 0, W), (r - first) * row
+                u, z = part(x, (), lo, lo + W), part(sums, (), lo, lo + W)
+                for j in range(W):
+                    y[j] = u[j] * (ONE + z[j])
 """
 )
 
@@ -281,10 +285,13 @@ _NORMALIZATION = (
     "\n    more, window = real(eps), real((2 * above + 1) * (2 * beside + 1))"
     + _NEIGHBOURS
     + """\
-                    for j in range(W):
-                        y[j] += z[j]
-            for j in range(W):
-                y[j] = x[j] / (y[j] / window + more)
+                    for j in range(size):
+                        sums[j] += z[j]
+            for r in range(first, min(first + lines, H)):
+                y, lo = part(out, (i, r), 0, W), (r - first) * row
+                u, z = part(x, (), lo, lo + W), part(sums, (), lo, lo + W)
+                for j in range(W):
+                    y[j] = u[j] / (z[j] / window + more)
 """
 )
 
@@ -304,8 +311,8 @@ _FUNCTIONS = {
     ),
     "pad": ("pieces source target maps group H W top bottom left right", _PAD),
     "pooling": ("pieces source target maps group H W OH OW rows columns down right top left", _POOLING),
-    "lateral": ("pieces source target weights_at maps group H W above beside", _LATERAL),
-    "normalization": ("pieces source target maps group H W above beside *eps", _NORMALIZATION),
+    "lateral": ("pieces source target scratch weights_at maps group TILE H W above beside", _LATERAL),
+    "normalization": ("pieces source target scratch maps group TILE H W above beside *eps", _NORMALIZATION),
 }
 
 
@@ -337,8 +344,8 @@ def _kernel(name: str, dtype: torch.dtype) -> tuple[Kernel, Callable[..., bytes]
 def _run(name: str, dtype: torch.dtype, threads: int, *arguments: float) -> None:
     """Run a function on its arguments, on up to so many threads."""
     kernel, packed = _kernel(name, dtype)
-    table = np.frombuffer(bytearray(packed(*arguments)), np.int64)
-    at = address(table)
+    table = bytearray(packed(*arguments))
+    at = ctypes.addressof(ctypes.c_char.from_buffer(table))
     if threads > 1:
         TEAMS.run(kernel, at, threads, at + _ENDED)
     else:
@@ -382,10 +389,12 @@ def fire(potentials: Tensor, level: float, spikes: Tensor | None, kept: Tensor |
     """Write the signs of the potentials above the level, the potentials themselves, or both, each unless it is None."""
     size = potentials.numel()
     threads = _threads(size)
-    scratch = _scratch(threads * _TILE)
+    # signs are taken of a row that is still in the first-level cache
+    tile = LARGEST_PIECE if spikes is None else 2 * _TILE
+    scratch = _scratch(threads * 2 * _TILE)
     targets = [0 if target is None else target.data_ptr() for target in (spikes, kept)]
     addresses = (potentials.data_ptr(), *targets, BUFFERS.address(scratch))
-    _run("fire", potentials.dtype, threads, -(-size // _TILE), *addresses, size, _TILE, level)
+    _run("fire", potentials.dtype, threads, -(-size // tile), *addresses, size, tile, level)
 
 
 def pointwise(potentials: Tensor) -> Tensor:
@@ -424,7 +433,7 @@ def pad(input: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     """Return maps (..., H, W) with a border of zeros."""
     *others, H, W = input.shape
     target = new((*others, top + H + bottom, left + W + right), input.dtype)
-    _run_on_maps("pad", input, target, (), H, W, top, bottom, left, right)
+    _run_on_maps("pad", input, target, _threads(target.numel()), (), H, W, top, bottom, left, right)
     return target
 
 
@@ -438,30 +447,41 @@ def pooling(
         for size, window, step, border in zip((H, W), kernel, stride, padding, strict=True)
     )
     target = new((*others, OH, OW), input.dtype)
-    _run_on_maps("pooling", input, target, (), H, W, OH, OW, *kernel, *stride, *padding)
+    _run_on_maps(
+        "pooling", input, target, _threads(input.numel()), (), H, W, OH, OW, *kernel, *stride, *padding
+    )
     return target
 
 
 def lateral(intensities: Tensor, weights: Tensor) -> Tensor:
     """Return intensities (..., H, W) changed by their weaker neighbours, by contiguous weights of an odd shape."""
-    target = new(intensities.shape, intensities.dtype)
     above, beside = (size // 2 for size in weights.shape)
-    near = torch.nn.functional.pad(intensities, (beside, beside, above, above))
-    _run_on_maps("lateral", near, target, (weights.data_ptr(),), *intensities.shape[-2:], above, beside)
-    return target
+    return _of_neighbours("lateral", intensities, above, beside, (weights.data_ptr(),))
 
 
 def normalization(input: Tensor, radius: int, eps: float) -> Tensor:
     """Return values (..., H, W) over the mean of the square around each."""
+    return _of_neighbours("normalization", input, radius, radius, (), eps)
+
+
+def _of_neighbours(
+    name: str, input: Tensor, above: int, beside: int, more: tuple[int, ...], *numbers: float
+) -> Tensor:
     target = new(input.shape, input.dtype)
-    near = torch.nn.functional.pad(input, (radius, radius, radius, radius))
-    _run_on_maps("normalization", near, target, (), *input.shape[-2:], radius, radius, eps)
+    H, W = input.shape[-2:]
+    near = torch.nn.functional.pad(input, (beside, beside, above, above))
+    threads = _threads(near.numel())
+    scratch = _scratch(threads * (_TILE + W + 2 * beside))
+    more = (BUFFERS.address(scratch), *more)
+    _run_on_maps(name, near, target, threads, more, _TILE, H, W, above, beside, *numbers)
     return target
 
 
-def _run_on_maps(name: str, source: Tensor, target: Tensor, more: tuple[int, ...], *sizes: float) -> None:
+def _run_on_maps(
+    name: str, source: Tensor, target: Tensor, threads: int, more: tuple[int, ...], *sizes: float
+) -> None:
     maps = math.prod(source.shape[:-2])
-    threads = min(maps, _threads(source.numel()))
+    threads = min(maps, threads)
     pieces, group = _groups(maps, source.numel(), threads)
     addresses = (source.data_ptr(), target.data_ptr(), *more)
     _run(name, source.dtype, threads, pieces, *addresses, maps, group, *sizes)
