@@ -218,7 +218,7 @@ def table(results: dict[str, Any]) -> str:
         cells = []
         for shape, threads in columns:
             row = found[name, shape, threads]
-            cells.append(f"{row['over_plain']:.1f} ({row['ours_us']:,.0f} µs)")
+            cells.append(f"{row['over_plain']:.2f} ({row['ours_us']:,.0f} µs)")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -143,15 +143,16 @@ def _fired(potentials: Tensor, threshold: Any, spikes: bool, kept: bool) -> tupl
     if potentials.requires_grad:
         potentials = potentials.detach()
     if level is None:
-        # zeros that nobody has written cost nothing until they are read
         last = slice(max(potentials.shape[-4] - 1, 0), None)
         at_end = potentials[..., last, :, :, :]
         at_end = at_end.masked_fill(at_end != at_end, 0)
-        targets = [torch.zeros_like(potentials) if wanted else None for wanted in (spikes, kept)]
-        for target, values in zip(targets, (at_end.sign(), at_end), strict=True):
-            if target is not None:
-                target[..., last, :, :, :] = values
-        return targets[0], targets[1]
+        results = []
+        for wanted, values in ((spikes, at_end.sign()), (kept, at_end)):
+            result = _zeros(potentials) if wanted else None
+            if result is not None:
+                result[..., last, :, :, :] = values
+            results.append(result)
+        return results[0], results[1]
     if isinstance(level, float) and functional_cpu.suits(potentials) and potentials.is_contiguous():
         shape, dtype = potentials.shape, potentials.dtype
         new_spikes, new_kept = (
@@ -161,6 +162,12 @@ def _fired(potentials: Tensor, threshold: Any, spikes: bool, kept: bool) -> tupl
         return new_spikes, new_kept
     thresholded = potentials.masked_fill(_silent(potentials, level), 0)
     return thresholded.sign() if spikes else None, thresholded if kept else None
+
+
+def _zeros(potentials: Tensor) -> Tensor:
+    if functional_cpu.suits(potentials):
+        return functional_cpu.new(potentials.shape, potentials.dtype).zero_()
+    return torch.zeros_like(potentials)
 
 
 def _level(potentials: Any, threshold: Any) -> Any:
