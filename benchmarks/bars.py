@@ -8,6 +8,8 @@ from typing import Any
 
 #: Shapes (batch, F, H, W) at which k-winners-take-all is measured.
 KWTA_SHAPES = ((1, 30, 28, 28), (1, 100, 160, 160), (32, 30, 28, 28))
+#: Waves (T, F, H, W) on which the functions between the layers are measured.
+WAVES = ((15, 30, 28, 28), (15, 250, 14, 14), (15, 30, 160, 250))
 #: What is measured on a GPU: neurons without inhibition, samples with it, and their winners.
 GPU_NEURONS, GPU_BATCH, GPU_WINNERS = 10_000_000, 256, 5
 #: Which part of the bandwidth of the device's own copy these models must reach.
@@ -195,6 +197,18 @@ BARS: tuple[Bar, ...] = (
     # eight neurons take the kernel so little that the whole step is an upper bound of what lies above it
     Bar("startup", "a step above its kernel, N = 8", "step_us", 25.0, unit="µs"),
     Bar("memory", "run: beyond input and outputs", "beyond_mib", 64.0, {"kind": "run"}, unit="MiB"),
+    *(
+        Bar(
+            "functional",
+            f"functional {'×'.join(map(str, shape))}, each function: plain torch over ours",
+            "over_plain",
+            1.0,
+            {"shape": list(shape)},
+            at_least=True,
+        )
+        for shape in WAVES
+    ),
+    Bar("functional", "functional: results equal to plain torch's", "equal", 1.0, at_least=True),
     Bar("memory", "stream: growth over the second half", "growth_mib", 8.0, {"kind": "stream"}, unit="MiB"),
 )
 

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "peers": "against_peers",
     "startup": "startup",
     "memory": "memory",
+    "functional": "functional",
     "gpu": "gpu",
     "report": "report",
 }

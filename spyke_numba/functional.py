@@ -4,6 +4,9 @@ Potentials and spikes are waves (T, F, H, W): time, feature maps, rows, columns;
 for each sample of a batch. In a cumulative wave a neuron that has fired goes on firing until the wave ends.
 Results have the device and the dtype of the input, which only the functions whose names end in an
 underscore change.
+
+Tensors of float32 and float64 on the CPU are worked on by compiled loops, all others by torch: the results
+are the same. The names torch, nn, fn, np and to_pair are here for programs that import everything.
 """
 
 from __future__ import annotations
@@ -16,30 +19,40 @@ from typing import Any
 
 try:
     import torch
+    import torch.nn as nn
+    import torch.nn.functional as fn
 except ImportError as error:
     raise ImportError("spyke_numba.functional needs torch: pip install spyke_numba[torch]") from error
 
+import numpy as np
+
+from spyke_numba import functional_cpu, functional_torch
 from spyke_numba.checks import whole_number
-from spyke_numba.inhibition import KWTA
+from spyke_numba.feature_lists import listed_maps
 
 __all__ = [
     "feature_inhibition",
     "feature_inhibition_",
     "fire",
     "fire_",
+    "fn",
     "get_k_winners",
     "intensity_lateral_inhibition",
     "local_normalization",
+    "nn",
+    "np",
     "pad",
     "pointwise_inhibition",
     "pooling",
     "threshold",
     "threshold_",
+    "to_pair",
+    "torch",
 ]
 
 Tensor = torch.Tensor
 Winner = tuple[int, int, int]
-Features = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
+Features = int | Sequence[Any] | np.ndarray | Tensor
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -47,15 +60,15 @@ Features = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 def threshold(potentials: Tensor, threshold: float | Tensor | None = None) -> Tensor:
-    """Return the potentials that are strictly above the threshold, and 0 elsewhere.
+    """Return the potentials that are strictly above the threshold, and 0 elsewhere, detached.
 
     Parameters
     ----------
     potentials : Tensor
         (T, F, H, W) or (B, T, F, H, W); with a threshold, of any shape.
     threshold : float or Tensor, optional
-        A number, or a tensor that broadcasts to the potentials. Without it, what is positive at the last step
-        is kept there, and all earlier steps are 0.
+        A number, or a tensor that broadcasts to the potentials. Without it, the potentials of the last step
+        are kept, negative ones too, and all earlier steps are 0.
 
     Raises
     ------
@@ -67,28 +80,31 @@ def threshold(potentials: Tensor, threshold: float | Tensor | None = None) -> Te
     >>> threshold(torch.tensor([1.0, 2.0, 3.0]), 2.0)
     tensor([0., 0., 3.])
     """
-    below = ~_above(potentials, threshold)
-    return potentials.masked_fill(below, 0)
+    return _fired(potentials, threshold, spikes=False, kept=True)[1]
 
 
 def threshold_(potentials: Tensor, threshold: float | Tensor | None = None) -> Tensor:
     """Do what `threshold` does to the potentials themselves, and return them."""
-    below = ~_above(potentials, threshold)
-    return potentials.masked_fill_(below, 0)
+    level = _level(potentials, threshold)
+    if _compiled_in_place(potentials, level):
+        functional_cpu.fire(potentials, level, None, potentials)
+        torch.autograd.graph.increment_version(potentials)
+        return potentials
+    return potentials.masked_fill_(_silent(potentials, level), 0)
 
 
 def fire(
     potentials: Tensor, threshold: float | Tensor | None = None, return_thresholded_potentials: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Return the spikes: the sign of each potential strictly above the threshold, and 0 elsewhere.
+    """Return the spikes: the sign of each potential strictly above the threshold, and 0 elsewhere, detached.
 
     Parameters
     ----------
     potentials : Tensor
         (T, F, H, W) or (B, T, F, H, W); with a threshold, of any shape.
     threshold : float or Tensor, optional
-        A number, or a tensor that broadcasts to the potentials. Without it, what is positive at the last step
-        fires then, and nothing fires before.
+        A number, or a tensor that broadcasts to the potentials. Without it, the spikes of the last step are
+        the signs of the potentials then, -1 for negative ones, and nothing fires before.
     return_thresholded_potentials : bool
         Return what the function `threshold` gives, too.
 
@@ -107,40 +123,95 @@ def fire(
     >>> fire(torch.tensor([1.0, 2.0, 3.0]), 2.0)
     tensor([0., 0., 1.])
     """
-    below = ~_above(potentials, threshold)
-    thresholded = potentials.masked_fill(below, 0)
-    spikes = thresholded.sign()
-    return (spikes, thresholded) if return_thresholded_potentials else spikes
+    spikes, kept = _fired(potentials, threshold, spikes=True, kept=return_thresholded_potentials)
+    return (spikes, kept) if return_thresholded_potentials else spikes
 
 
 def fire_(potentials: Tensor, threshold: float | Tensor | None = None) -> Tensor:
     """Turn the potentials themselves into the spikes that `fire` gives, and return them."""
-    return threshold_(potentials, threshold).sign_()
+    level = _level(potentials, threshold)
+    if _compiled_in_place(potentials, level):
+        functional_cpu.fire(potentials, level, potentials, None)
+        torch.autograd.graph.increment_version(potentials)
+        return potentials
+    return potentials.masked_fill_(_silent(potentials, level), 0).sign_()
 
 
-def _above(potentials: Tensor, level: Any) -> Tensor:
+def _fired(potentials: Tensor, threshold: Any, spikes: bool, kept: bool) -> tuple[Any, Any]:
+    """Return new spikes and thresholded potentials, None for what is not asked for."""
+    level = _level(potentials, threshold)
+    if potentials.requires_grad:
+        potentials = potentials.detach()
     if level is None:
+        last = slice(max(potentials.shape[-4] - 1, 0), None)
+        at_end = potentials[..., last, :, :, :]
+        at_end = at_end.masked_fill(at_end != at_end, 0)
+        results = []
+        for wanted, values in ((spikes, at_end.sign()), (kept, at_end)):
+            result = _zeros(potentials) if wanted else None
+            if result is not None:
+                result[..., last, :, :, :] = values
+            results.append(result)
+        return results[0], results[1]
+    if isinstance(level, float) and functional_cpu.suits(potentials) and potentials.is_contiguous():
+        shape, dtype = potentials.shape, potentials.dtype
+        new_spikes, new_kept = (
+            functional_cpu.new(shape, dtype) if wanted else None for wanted in (spikes, kept)
+        )
+        functional_cpu.fire(potentials, level, new_spikes, new_kept)
+        return new_spikes, new_kept
+    thresholded = potentials.masked_fill(_silent(potentials, level), 0)
+    return thresholded.sign() if spikes else None, thresholded if kept else None
+
+
+def _zeros(potentials: Tensor) -> Tensor:
+    if functional_cpu.suits(potentials):
+        return functional_cpu.new(potentials.shape, potentials.dtype).zero_()
+    return torch.zeros_like(potentials)
+
+
+def _level(potentials: Any, threshold: Any) -> Any:
+    """Return the checked threshold: None, a float, or a tensor on the potentials' device."""
+    if threshold is None:
         _require_waves(potentials)
-        above = potentials > 0
-        above.narrow(-4, 0, max(potentials.shape[-4] - 1, 0)).fill_(False)
-        return above
+        return None
     _require_tensor("the potentials", potentials)
-    if isinstance(level, Tensor):
+    if isinstance(threshold, Tensor):
         try:
-            fits = torch.broadcast_shapes(level.shape, potentials.shape) == potentials.shape
+            fits = torch.broadcast_shapes(threshold.shape, potentials.shape) == potentials.shape
         except RuntimeError:
             fits = False
         if not fits:
             raise ValueError(
-                f"the threshold has the shape {tuple(level.shape)}; give one that broadcasts to the"
+                f"the threshold has the shape {tuple(threshold.shape)}; give one that broadcasts to the"
                 f" potentials' {tuple(potentials.shape)}"
             )
-        level = level.to(potentials.device)
-    elif not isinstance(level, numbers.Real):
-        raise TypeError(f"the threshold is {level!r}; give a number, a tensor or None")
-    elif math.isnan(level):
+        return threshold.detach().to(potentials.device)
+    if not isinstance(threshold, numbers.Real):
+        raise TypeError(f"the threshold is {threshold!r}; give a number, a tensor or None")
+    if math.isnan(threshold):
         raise ValueError("the threshold is NaN; give a number, a tensor or None")
-    return potentials > level
+    # a whole number too large for a float stays what it is, for whole potentials
+    return float(threshold) if potentials.is_floating_point() else threshold
+
+
+def _compiled_in_place(potentials: Tensor, level: Any) -> bool:
+    return (
+        isinstance(level, float)
+        and functional_cpu.suits(potentials)
+        and potentials.is_contiguous()
+        and not potentials.requires_grad
+        and not potentials.is_inference()
+    )
+
+
+def _silent(potentials: Tensor, level: Any) -> Tensor:
+    """Return where the potentials are not above the level, or, without one, where they are not of the last step."""
+    if level is None:
+        silent = potentials != potentials
+        silent.narrow(-4, 0, max(potentials.shape[-4] - 1, 0)).fill_(True)
+        return silent
+    return ~(potentials > level)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -149,7 +220,12 @@ def _above(potentials: Tensor, level: Any) -> Tensor:
 
 @torch.no_grad()
 def get_k_winners(
-    potentials: Tensor, kwta: int = 1, inhibition_radius: int = 0, spikes: Tensor | None = None
+    potentials: Tensor,
+    kwta: int = 1,
+    inhibition_radius: int = 0,
+    spikes: Tensor | None = None,
+    *,
+    exact_order: bool = False,
 ) -> list[Winner] | list[list[Winner]]:
     """Return up to k winners of cumulative spike waves: who fires first, then with the largest potential.
 
@@ -162,13 +238,16 @@ def get_k_winners(
     Parameters
     ----------
     potentials : Tensor
-        (T, F, H, W) or (B, T, F, H, W). NaN ranks below every number.
+        (T, F, H, W) or (B, T, F, H, W).
     kwta : int
         Winners per sample, at least 0.
     inhibition_radius : int
         Rows and columns around a winner, at least 0.
     spikes : Tensor, optional
         Of the shape of the potentials: what is positive is a spike. Without it, the sign of the potentials.
+    exact_order : bool
+        By default the order is SpykeTorch's, which rounds: potentials that differ by less than about
+        1e-6 of the largest one times T may tie. With True it is exact; NaN ranks below every number.
 
     Returns
     -------
@@ -179,6 +258,16 @@ def get_k_winners(
     ------
     TypeError, ValueError
         If the potentials or spikes are no tensors of an allowed shape, or a number is negative or not whole.
+
+    Notes
+    -----
+    SpykeTorch's order is that of ``sum over t of s(t) * (v + p)``, where s are the spikes, p is the potential
+    at step T less the number of spikes (the first spike of a cumulative wave) and v is T times the largest
+    s * p, all rounded to the potentials' dtype (16 bits: to float32; whole numbers: not at all). s * v + s * p
+    is rounded once, and the steps are added up as torch does on x86. In a wave that is not cumulative the
+    number of spikes counts, not the first one, and negative spikes count as -1. A neuron whose sum is not
+    positive does not win. The exact order holds also where that sum says nothing: in samples without any
+    positive s * p, and in those with infinite ones.
 
     Examples
     --------
@@ -191,9 +280,7 @@ def get_k_winners(
     _require_waves(potentials)
     kwta = whole_number("kwta", kwta, 0)
     radius = whole_number("inhibition_radius", inhibition_radius, 0)
-    if spikes is None:
-        spikes = potentials
-    else:
+    if spikes is not None:
         _require_tensor("the spikes", spikes)
         if spikes.shape != potentials.shape:
             raise ValueError(
@@ -203,30 +290,54 @@ def get_k_winners(
         spikes = spikes.to(potentials.device)
     single = potentials.ndim == 4
     if single:
-        potentials, spikes = potentials.unsqueeze(0), spikes.unsqueeze(0)
+        potentials, spikes = potentials.unsqueeze(0), None if spikes is None else spikes.unsqueeze(0)
     batch, _, maps, rows, columns = potentials.shape
     kwta = min(kwta, maps)
-    if potentials.numel() and kwta:
-        keys = _keys(potentials, spikes > 0).flatten(2)
-        apart = radius > 0 and kwta > 1
-        chosen = _choose_apart(keys, kwta, radius, rows, columns) if apart else _choose(keys, kwta)
-        flat = chosen.tolist()
+    if not potentials.numel() or not kwta:
+        flat: list[list[int]] = [[] for _ in range(batch)]
     else:
-        flat = [[] for _ in range(batch)]
+        flat = _chosen(potentials, spikes, kwta, radius, bool(exact_order))
     winners = [[_position(index, rows, columns) for index in sample if index >= 0] for sample in flat]
     return winners[0] if single else winners
 
 
-def pointwise_inhibition(potentials: Tensor) -> Tensor:
+def _chosen(
+    potentials: Tensor, spikes: Tensor | None, kwta: int, radius: int, exact_order: bool
+) -> list[list[int]]:
+    """Return flat indices of the winners of each sample of (B, T, F, H, W), -1 for none."""
+    # 16 bits are added up in 32
+    wide = (
+        potentials.float()
+        if potentials.element_size() == 2 and potentials.is_floating_point()
+        else potentials
+    )
+    steps = potentials.shape[1]
+    if exact_order or not functional_cpu.suits(wide) or steps > functional_cpu.LONGEST:
+        return functional_torch.winners(potentials, spikes, kwta, radius, exact_order).tolist()
+    if spikes is None:
+        given = torch.sign(wide, out=functional_cpu.new(wide.shape, wide.dtype))
+    else:
+        given = spikes.to(wide.dtype).contiguous()
+    flat = functional_cpu.winners(wide.contiguous(), given, kwta, radius)
+    for sample in np.flatnonzero(flat[:, 0] == -2):
+        part = slice(sample, sample + 1)
+        spiked = None if spikes is None else spikes[part]
+        flat[sample] = functional_torch.winners(potentials[part], spiked, kwta, radius, True).numpy()
+    return flat.tolist()
+
+
+def pointwise_inhibition(thresholded_potentials: Tensor) -> Tensor:
     """Return the potentials with one surviving feature at each location, and 0 in all others.
 
     The feature that fires earliest at the location survives, among equals the one with the largest potential
     at its first spike, among equals the lowest. A location where nothing fires at the last step is 0 in all
-    features.
+    features. Where waves are not cumulative, the step that counts is, as in SpykeTorch, T less the number of
+    steps in which anything fires at the location (its largest potential is positive; steps in which all its
+    potentials are negative count as -1).
 
     Parameters
     ----------
-    potentials : Tensor
+    thresholded_potentials : Tensor
         Thresholded potentials (T, F, H, W) or (B, T, F, H, W): what is positive fires.
 
     Raises
@@ -234,28 +345,29 @@ def pointwise_inhibition(potentials: Tensor) -> Tensor:
     TypeError, ValueError
         If the potentials are no tensor of an allowed shape.
     """
+    potentials = thresholded_potentials
     _require_waves(potentials)
     if not potentials.numel():
         return potentials.clone()
+    if functional_cpu.suits(potentials) and not _needs_gradient(potentials):
+        return functional_cpu.pointwise(potentials.detach().contiguous())
     with torch.no_grad():
-        waves = potentials.unsqueeze(0) if potentials.ndim == 4 else potentials
-        fired = waves > 0
-        keys = _keys(waves, fired)
-        survives = torch.zeros_like(keys, dtype=torch.bool)
-        survives.scatter_(1, keys.argmax(1, keepdim=True), fired[:, -1].any(1, keepdim=True))
-        silenced = ~survives.unsqueeze(1).reshape(*potentials.shape[:-4], 1, *potentials.shape[-3:])
+        survives = functional_torch.survivors(potentials.unsqueeze(0) if potentials.ndim == 4 else potentials)
+        silenced = ~survives.view(*potentials.shape[:-4], 1, *potentials.shape[-3:])
     return potentials.masked_fill(silenced, 0)
 
 
-def feature_inhibition(potentials: Tensor, features: Features) -> Tensor:
-    """Return the potentials with the given feature maps set to 0.
+def feature_inhibition(potentials: Tensor, inhibited_features: Features) -> Tensor:
+    """Return the potentials with the given feature maps set to 0, detached.
 
     Parameters
     ----------
     potentials : Tensor
         (T, F, H, W) or (B, T, F, H, W).
-    features : int, sequence of int or Tensor
-        Indices of the maps, the same for every sample; or, for a batch, a sequence for each sample.
+    inhibited_features : int, sequence, array or Tensor
+        The maps, the same for every sample: indices, in one dimension or as (n, 1), which ``mask.nonzero()``
+        gives; a boolean mask (F,); or winners (f, r, c), whose maps are meant. Or, for a batch, a list or
+        tuple of these for each sample.
 
     Raises
     ------
@@ -267,89 +379,20 @@ def feature_inhibition(potentials: Tensor, features: Features) -> Tensor:
     >>> feature_inhibition(torch.ones(1, 3, 1, 1), [0, 2]).flatten()
     tensor([0., 1., 0.])
     """
-    inhibited = _inhibited(potentials, features)
-    return potentials.masked_fill(inhibited, 0)
+    _require_waves(potentials)
+    inhibited = listed_maps(inhibited_features, potentials.shape)
+    potentials = potentials.detach()
+    if potentials.numel() > _LARGE and functional_cpu.suits(potentials) and potentials.is_contiguous():
+        result = functional_cpu.new(potentials.shape, potentials.dtype).copy_(potentials)
+    else:
+        result = potentials.clone()
+    return _silenced(result, inhibited)
 
 
-def feature_inhibition_(potentials: Tensor, features: Features) -> Tensor:
+def feature_inhibition_(potentials: Tensor, inhibited_features: Features) -> Tensor:
     """Do what `feature_inhibition` does to the potentials themselves, and return them."""
-    inhibited = _inhibited(potentials, features)
-    return potentials.masked_fill_(inhibited, 0)
-
-
-def _keys(potentials: Tensor, fired: Tensor) -> Tensor:
-    """Return an integer for each neuron (B, F, H, W): greater if it fires earlier, then by its potential.
-
-    Equal integers are equal in both. A neuron that never fires has the least integer of the type.
-    """
-    steps = potentials.shape[1]
-    if steps == 1:
-        keys = _ordered(potentials[:, 0], packed=False)
-        return keys.masked_fill_(~fired[:, 0], _out(keys))
-    # A byte where it suffices: this is the one pass over all steps.
-    count = torch.uint8 if steps < 256 else torch.int32
-    steps_left = torch.arange(steps, 0, -1, dtype=count, device=fired.device).view(-1, 1, 1, 1)
-    urgency = (fired * steps_left).amax(1).long()
-    first = (steps - urgency).clamp_(max=steps - 1)
-    potential = potentials.gather(1, first.unsqueeze(1)).squeeze(1)
-    keys = (urgency << 32).add_(_ordered(potential, packed=True))
-    return keys.masked_fill_(urgency == 0, _out(keys))
-
-
-def _ordered(potential: Tensor, packed: bool) -> Tensor:
-    """Return new integers in the order of the potentials, above the least of their type.
-
-    `packed` keeps them within 32 bits, so that something else can stand above them in 64.
-
-    The bits of a floating-point number, taken as an integer, are in its order, but reversed where negative.
-    """
-    wide = potential.element_size() == 8
-    if not potential.is_floating_point():
-        return _ranks(potential) if wide else potential.long()
-    bits, sign = (torch.int64, 63) if wide else (torch.int32, 31)
-    # NaN has no order, and -0.0 must tie with 0.0.
-    clean = (potential if wide else potential.float()).nan_to_num(-torch.inf, torch.inf, -torch.inf).add_(0.0)
-    integer = clean.view(bits)
-    integer ^= (integer >> sign).bitwise_and_(2**sign - 1)
-    return _ranks(integer) if wide and packed else integer
-
-
-def _out(keys: Tensor) -> int:
-    """Return the key of a neuron that cannot win."""
-    return torch.iinfo(keys.dtype).min
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Return the rank of each value (B, ...) in its sample; equal values have the same rank."""
-    ascending, order = values.flatten(1).sort(-1)
-    ranks = torch.zeros_like(order)
-    ranks.scatter_(1, order[:, 1:], (ascending[:, 1:] != ascending[:, :-1]).cumsum(1))
-    return ranks.view(values.shape)
-
-
-def _choose(keys: Tensor, kwta: int) -> Tensor:
-    """Return flat indices (B, k) of the winners of keys (B, F, H*W), -1 for none: the best of each map."""
-    best, location = keys.max(-1)
-    ordered, maps = best.sort(stable=True, dim=-1, descending=True)
-    ordered, maps = ordered[:, :kwta], maps[:, :kwta]
-    return (maps * keys.shape[-1] + location.gather(1, maps)).masked_fill_(ordered == _out(keys), -1)
-
-
-def _choose_apart(keys: Tensor, kwta: int, radius: int, rows: int, columns: int) -> Tensor:
-    """Return what `_choose` does, with `radius` rows and columns around a winner closed to the next ones."""
-    row = torch.arange(rows, device=keys.device).view(-1, 1)
-    column = torch.arange(columns, device=keys.device)
-    samples = torch.arange(len(keys), device=keys.device)
-    chosen = []
-    for _ in range(KWTA(kwta, radius=radius).most(keys.shape[1], rows, columns)):
-        winner = _choose(keys, 1)
-        chosen.append(winner)
-        index = winner.clamp(min=0).view(-1, 1, 1)
-        location = index % (rows * columns)
-        near = ((location // columns - row).abs() <= radius) & ((location % columns - column).abs() <= radius)
-        keys.masked_fill_(near.view(-1, 1, rows * columns), _out(keys))
-        keys[samples, index.flatten() // (rows * columns)] = _out(keys)
-    return torch.cat([*chosen, chosen[0].new_full((len(keys), kwta - len(chosen)), -1)], 1)
+    _require_waves(potentials)
+    return _silenced(potentials, listed_maps(inhibited_features, potentials.shape))
 
 
 def _position(index: int, rows: int, columns: int) -> Winner:
@@ -357,32 +400,22 @@ def _position(index: int, rows: int, columns: int) -> Winner:
     return (feature, *divmod(location, columns))
 
 
-def _inhibited(potentials: Tensor, features: Any) -> Tensor:
-    """Return a mask of the given maps that broadcasts to the potentials."""
-    _require_waves(potentials)
-    maps = potentials.shape[-3]
-    listed = features.tolist() if hasattr(features, "tolist") else features
-    if not isinstance(listed, Sequence):
-        listed = [listed]
-    per_sample = any(isinstance(item, Sequence) and not isinstance(item, str) for item in listed)
-    if per_sample and (potentials.ndim != 5 or len(listed) != len(potentials)):
-        samples = f"{len(potentials)} samples" if potentials.ndim == 5 else "no batch"
-        raise ValueError(
-            f"there are {len(listed)} lists of features, but {samples}; give one list of indices, or one for"
-            " each sample"
-        )
-    mask = torch.zeros(len(listed) if per_sample else 1, maps, dtype=torch.bool)
-    for sample, indices in enumerate(listed if per_sample else [listed]):
-        for item in indices if isinstance(indices, Sequence) else [indices]:
-            try:
-                index = operator.index(item)
-            except TypeError:
-                raise TypeError(f"{item!r} is no feature; give whole numbers from 0 to {maps - 1}") from None
-            if not -maps <= index < maps:
-                raise ValueError(f"there is no feature {index}; give whole numbers from 0 to {maps - 1}")
-            mask[sample, index] = True
-    mask = mask.to(potentials.device).view(-1, 1, maps, 1, 1)
-    return mask if potentials.ndim == 5 else mask[0]
+#: So many maps are sooner set to 0 one by one.
+_FEW = 8
+#: Numbers for which torch asks the system for new memory, page by page.
+_LARGE = 1_000_000
+
+
+def _silenced(potentials: Tensor, inhibited: list[list[int]]) -> Tensor:
+    """Set feature maps to 0: of all samples, or of each its own."""
+    each = [potentials] if len(inhibited) == 1 else potentials.unbind(0)
+    for sample, maps in zip(each, inhibited, strict=True):
+        if len(maps) > _FEW:
+            sample.index_fill_(-3, torch.tensor(maps, device=potentials.device), 0)
+        else:
+            for feature in maps:
+                sample.select(-3, feature).zero_()
+    return potentials
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -415,11 +448,16 @@ def pad(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
         raise ValueError(
             f"pad holds {len(widths)} numbers; give four whole numbers (left, right, top, bottom)"
         )
-    for axis, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True), start=1):
+    cuts = enumerate(zip(widths[::2], widths[1::2], strict=True), start=1) if min(widths) < 0 else ()
+    for axis, (before, after) in cuts:
         cut, size = -min(before, 0) - min(after, 0), input.shape[-axis]
         if cut > size:
             raise ValueError(f"pad cuts {cut} off an axis of {size}; give at most its length")
-    return torch.nn.functional.pad(input, widths, value=value)
+    sides = [0, 0, *widths][-4:] if len(widths) == 2 else widths
+    zeros = isinstance(value, (int, float)) and value == 0 and math.copysign(1, value) > 0
+    if zeros and len(sides) == 4 and min(sides) >= 0 and input.numel() > _LARGE and _compiled_maps(input):
+        return functional_cpu.pad(input, *sides)
+    return fn.pad(input, widths, value=value)
 
 
 def pooling(
@@ -462,13 +500,15 @@ def pooling(
             raise ValueError(
                 f"the window of {window} does not fit into {size + 2 * width} pixels; give a smaller one"
             )
+    if _compiled_maps(input):
+        return functional_cpu.pooling(input.detach(), kernel, step, border)
     if input.is_floating_point():
-        pooled = torch.nn.functional.max_pool2d(_as_images(input), kernel, step, border)
+        pooled = fn.max_pool2d(_as_images(input), kernel, step, border)
         return pooled.view(*input.shape[:-2], *pooled.shape[-2:])
     if any(border):
         lowest = False if input.dtype == torch.bool else torch.iinfo(input.dtype).min
         rows, columns = border
-        input = torch.nn.functional.pad(input, (columns, columns, rows, rows), value=lowest)
+        input = fn.pad(input, (columns, columns, rows, rows), value=lowest)
     return input.unfold(-2, kernel[0], step[0]).unfold(-2, kernel[1], step[1]).amax((-2, -1))
 
 
@@ -493,56 +533,82 @@ def local_normalization(input: Tensor, normalization_radius: int, eps: float = 1
     """
     _require_maps(input, floating=True)
     radius = whole_number("normalization_radius", normalization_radius, 0)
+    if _compiled_maps(input) and isinstance(eps, (int, float)):
+        return functional_cpu.normalization(input.detach(), radius, float(eps))
     # In half precision eps would be 0.
     exact = input.to(torch.promote_types(input.dtype, torch.float32))
-    mean = torch.nn.functional.avg_pool2d(
-        _as_images(exact), 2 * radius + 1, stride=1, padding=radius, count_include_pad=True
-    )
+    mean = fn.avg_pool2d(_as_images(exact), 2 * radius + 1, stride=1, padding=radius, count_include_pad=True)
     return (exact / (mean.view(input.shape) + eps)).to(input.dtype)
 
 
-def intensity_lateral_inhibition(intensities: Tensor, kernel: Tensor | Sequence[Sequence[float]]) -> Tensor:
+def intensity_lateral_inhibition(
+    intencities: Tensor, inhibition_kernel: Tensor | Sequence[Sequence[float]]
+) -> Tensor:
     """Return intensities x changed by their weaker neighbours: x * (1 + sum of kernel * [x > neighbour]).
 
-    The sum runs over the window of the kernel's size around x, in the same map; outside the map it holds
-    zeros.
+    The sum runs over the window of the kernel's size around x, row by row, in the same map; outside the map
+    it holds zeros.
 
     Parameters
     ----------
-    intensities : Tensor
-        (1, F, H, W) or any (..., H, W), floating point.
-    kernel : Tensor or sequence of sequences of float
-        Weights, an odd number of rows and columns: `kernel[i, j]` belongs to the neighbour i - rows // 2 rows
-        down and j - columns // 2 columns to the right. Negative weights inhibit. The centre has no effect.
+    intencities : Tensor
+        (1, F, H, W) or any (..., H, W), floating point. (The name is spelt as in SpykeTorch.)
+    inhibition_kernel : Tensor or sequence of sequences of float
+        Weights (1, 1, k, k), or any odd number of rows and columns: entry (i, j) belongs to the neighbour
+        i - rows // 2 rows down and j - columns // 2 columns to the right. Negative weights inhibit. The
+        centre has no effect.
 
     Raises
     ------
     TypeError, ValueError
         If the intensities are no floating-point tensor, or the kernel has an even number of rows or columns.
     """
-    _require_maps(intensities, floating=True, name="the intensities")
+    _require_maps(intencities, floating=True, name="the intensities")
     try:
-        weights = torch.as_tensor(kernel, dtype=intensities.dtype, device=intensities.device)
+        weights = torch.as_tensor(inhibition_kernel, dtype=intencities.dtype, device=intencities.device)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"the kernel is {kernel!r}; give numbers in rows and columns") from None
+        raise TypeError(f"the kernel is {inhibition_kernel!r}; give numbers in rows and columns") from None
+    given = tuple(weights.shape)
+    if weights.ndim == 4 and given[:2] == (1, 1):
+        weights = weights[0, 0]
     if weights.ndim != 2 or not (weights.shape[0] % 2 and weights.shape[1] % 2):
         raise ValueError(
-            f"the kernel has the shape {tuple(weights.shape)}; give an odd number of rows and of columns"
+            f"the kernel has the shape {given}; give (1, 1, rows, columns) or (rows, columns), both odd"
         )
-    rows, columns = weights.shape
-    height, width = intensities.shape[-2:]
-    sides = (columns // 2, columns // 2, rows // 2, rows // 2)
-    padded = torch.nn.functional.pad(intensities, sides)
-    # A pass for each weight: all at once would take rows * columns times the memory.
-    factor = torch.ones_like(intensities)
-    for i in range(rows):
-        for j in range(columns):
-            factor += weights[i, j] * (intensities > padded[..., i : i + height, j : j + width])
-    return intensities * factor
+    if _compiled_maps(intencities) and not _needs_gradient(weights):
+        return functional_cpu.lateral(intencities.detach(), weights.detach().contiguous())
+    return functional_torch.lateral(intencities, weights)
+
+
+def to_pair(data: Any) -> tuple[Any, Any]:
+    """Return the first two of a tuple, or a pair of twice the same.
+
+    Examples
+    --------
+    >>> to_pair(3), to_pair((1, 2))
+    ((3, 3), (1, 2))
+    """
+    if isinstance(data, tuple):
+        return data[0], data[1]
+    return data, data
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Checks and shapes
+
+
+def _needs_gradient(tensor: Tensor) -> bool:
+    return tensor.requires_grad and torch.is_grad_enabled()
+
+
+def _compiled_maps(input: Tensor) -> bool:
+    """Return whether compiled loops take these maps (..., H, W)."""
+    return (
+        functional_cpu.suits(input)
+        and input.is_contiguous()
+        and input.numel() > 0
+        and not _needs_gradient(input)
+    )
 
 
 def _as_images(input: Tensor) -> Tensor:
