@@ -157,7 +157,7 @@ def test_array_input_equals_the_library(tmp_path):
     assert said["winners"] == (expected.winners[..., 0] >= 0).sum() > 0
     assert said["rate_hz"] == pytest.approx(expected.spikes.mean() / 0.001)
     assert (said["shape"], said["batch"], said["steps"]) == ([3, 6, 5], 2, 40)
-    assert said["inhibition"] == {"k": 2, "scope": "location", "radius": 1}
+    assert said["inhibition"] == {"k": 2, "scope": "location", "radius": 1, "exact_order": True}
     assert description["parameters"]["tau_rc"] == "varies"
     assert description["parameters"]["threshold"] == 1.0
 
