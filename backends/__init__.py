@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from spyke_numba.engine import Program
-from spyke_numba.expressions import listing, suggest
+from spyke_numba.compile.program import Program
+from spyke_numba.model.expressions import listing, suggest
 
 _FOLDER = __path__
 #: Numbers that are scanned at once.
@@ -144,6 +144,9 @@ class Backend(Protocol):
 
     def kernel(self, program: Program) -> Kernel:
         """Return the compiled program, compiling it on first use."""
+
+    def events(self, spikes: Any, batch: int, first_step: int) -> Any:
+        """Return spikes (T, B, N), of whatever shape, as rows (step, sample, neuron), (n, 3) int64, in this order."""
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the generated text of a program: one of `emits`, for a device architecture where that matters."""

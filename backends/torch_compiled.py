@@ -6,6 +6,6 @@ again for a batch above 1.  On a GPU torch's compiler would fuse products into s
 
 from __future__ import annotations
 
-from spyke_numba.backends.torch import TorchBackend
+from spyke_numba.backends.torch.launch import TorchBackend
 
 BACKEND = TorchBackend(compiled=True)

@@ -17,10 +17,10 @@ import click
 import numpy as np
 
 from spyke_numba import Uniform, models
-from spyke_numba.backends._cuda_source import Form, bounds, source
-from spyke_numba.backends._ptx import compile_ptx, link, linker_version, ptx_version
+from spyke_numba.backends.cuda.ptx import compile_ptx, link, linker_version, ptx_version
+from spyke_numba.backends.cuda.source import Form, bounds, source
 from spyke_numba.benchmarks.measuring import write_json
-from spyke_numba.engine import Program
+from spyke_numba.compile.program import Program
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 COMMAND = (

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numba import njit, prange, set_num_threads
 
-from spyke_numba.backends._cpu_parts import atomic_add, use_widest_vectors, wait_until
-from spyke_numba.backends._threads import LINE
+from spyke_numba.backends.cpu.memory import address, aligned
+from spyke_numba.backends.cpu.parts import atomic_add, use_widest_vectors, wait_until
+from spyke_numba.backends.cpu.team import LINE
 from spyke_numba.benchmarks.measuring import interleaved
-from spyke_numba.buffers import address, aligned
 
 #: Elements that a thread takes at a time.
 PIECE = 16_384

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyke_numba.plotting import COLOURS, INK, SPIKE, WINNER, save
+from spyke_numba.figures.run import COLOURS, INK, SPIKE, WINNER, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

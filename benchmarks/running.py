@@ -14,7 +14,7 @@ import click
 from spyke_numba.benchmarks import bars
 from spyke_numba.benchmarks.measuring import checkout, processors, write_json
 from spyke_numba.cli.arguments import Finite
-from spyke_numba.runfile import check_output
+from spyke_numba.results.runfile import check_output
 
 RESULTS = "benchmarks/results"
 

@@ -28,7 +28,8 @@ from spyke_numba.benchmarks.running import (
     seconds_option,
     threads_option,
 )
-from spyke_numba.engine import Program, operations_of
+from spyke_numba.compile.program import Program
+from spyke_numba.compile.step import operations_of
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 #: Models of which more than the size is varied: the cheapest and the dearest.

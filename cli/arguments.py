@@ -123,7 +123,7 @@ class InputFile(click.ParamType):
     ) -> list[CompletionItem]:
         """Complete samples after ``sample:``, else files."""
         if (incomplete and SAMPLE.startswith(incomplete)) or incomplete.startswith(SAMPLE):
-            from spyke_numba.files import sample_names
+            from spyke_numba.inputs.files import sample_names
 
             items = [CompletionItem(SAMPLE + name) for name in sample_names()]
             return [item for item in items if item.value.startswith(incomplete)]
@@ -139,7 +139,7 @@ class StimulusText(click.ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete the kinds of stimulus."""
-        from spyke_numba.stimuli import KINDS, usage
+        from spyke_numba.inputs.stimuli import KINDS, usage
 
         return [
             CompletionItem(f"{name}:", help=usage(kind))
@@ -244,7 +244,7 @@ def _parse_value(where: str, text: str, header: bool | None) -> Any:
         "lognormal": LogNormal,
     }
     if text.startswith("@"):
-        from spyke_numba.files import load_recording
+        from spyke_numba.inputs.files import load_recording
 
         return load_recording(text[1:], header=header)
     call = re.fullmatch(r"(\w+)\s*\((.*)\)", text)

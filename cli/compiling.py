@@ -48,8 +48,8 @@ def compile_command(
 ) -> None:
     """Show the code that a backend generates for MODEL; cuda code needs no GPU to be shown."""
     from spyke_numba import backends
-    from spyke_numba.engine import Program
-    from spyke_numba.runfile import check_output, replacing
+    from spyke_numba.compile.program import Program
+    from spyke_numba.results.runfile import check_output, replacing
 
     chosen = backends.get(backend)
     kinds = chosen.emits

@@ -20,7 +20,7 @@ class FigureName(click.ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete the names of the figures."""
-        from spyke_numba.gallery import FIGURES
+        from spyke_numba.figures.gallery import FIGURES
 
         return [CompletionItem(name) for name in FIGURES if name.startswith(incomplete)]
 
@@ -54,7 +54,8 @@ def gallery_command(
     """Draw the firing patterns of Izhikevich 2004, Naud et al. 2008 and Neuronal Dynamics, f-I curves of all
     models, du/dt of those of one variable, and phase planes; everything is simulated as it is drawn.
     """
-    from spyke_numba import backends, gallery
+    from spyke_numba import backends
+    from spyke_numba.figures import gallery
 
     chosen = backends.choose(backend)
 

@@ -49,7 +49,7 @@ def resolve_input(text: str) -> Path:
         If there is no such file or sample, or its ending is not one that can be read.
     """
     if text.startswith(SAMPLE):
-        from spyke_numba.files import sample
+        from spyke_numba.inputs.files import sample
 
         path = sample(text[len(SAMPLE) :])
     else:
@@ -73,7 +73,7 @@ def open_input(job: Job, ts: float, steps: int | None) -> Source:
     steps : int, optional
         Length of the run, where it was given.
     """
-    from spyke_numba.files import IMAGE_SUFFIXES
+    from spyke_numba.inputs.files import IMAGE_SUFFIXES
 
     assert job.input is not None
     path = resolve_input(job.input)
@@ -83,8 +83,8 @@ def open_input(job: Job, ts: float, steps: int | None) -> Source:
 
 
 def _image(job: Job, path: Path, ts: float, steps: int) -> Source:
-    from spyke_numba.encoding import difference_of_gaussians, latencies, rate_code, spike_wave
-    from spyke_numba.files import load_image
+    from spyke_numba.inputs.encoding import difference_of_gaussians, latencies, rate_code, spike_wave
+    from spyke_numba.inputs.files import load_image
 
     if job.shape is not None and len(job.shape) != 3:
         raise ValueError(
@@ -114,7 +114,7 @@ def _image(job: Job, path: Path, ts: float, steps: int) -> Source:
 
 
 def _recording(job: Job, path: Path, ts: float) -> Source:
-    from spyke_numba.files import load_recording
+    from spyke_numba.inputs.files import load_recording
 
     channels, sample_rate = job.channels, job.sample_rate
     if job.input is not None and job.input.startswith(SAMPLE):
@@ -144,7 +144,7 @@ def _recording(job: Job, path: Path, ts: float) -> Source:
 
 
 def _table(table: np.ndarray, sample_rate: float | None, ts: float) -> Source:
-    from spyke_numba.encoding import resample, spread
+    from spyke_numba.inputs.encoding import resample, spread
 
     length = len(table)
     if sample_rate is not None:
@@ -173,7 +173,7 @@ def input_blocks(
     ValueError
         When a block holds NaN or an infinite number, while iterating.
     """
-    from spyke_numba.stimuli import Sum, block_length, parse
+    from spyke_numba.inputs.stimuli import Sum, block_length, parse
 
     size = block_length(full, job.dtype)
     stimulus = None

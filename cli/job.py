@@ -26,9 +26,9 @@ from spyke_numba.cli.inputs import (
 
 if TYPE_CHECKING:
     from spyke_numba import Layer, NeuronSpec
-    from spyke_numba.encoding import Order, Wave
-    from spyke_numba.inhibition import Scope
-    from spyke_numba.plotting import RunSummary
+    from spyke_numba.figures.run import RunSummary
+    from spyke_numba.inputs.encoding import Order, Wave
+    from spyke_numba.model.kwta import Scope
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ def execute(
     advance : function
         Called with the number of steps after each block.
     """
-    from spyke_numba.plotting import RunSummary, check_figure
-    from spyke_numba.runfile import RunWriter
+    from spyke_numba.figures.run import RunSummary, check_figure
+    from spyke_numba.results.runfile import RunWriter
 
     job, layer = prepared.job, prepared.layer
     full = (prepared.batch, *prepared.shape)
@@ -393,7 +393,7 @@ def _digest(file: Any) -> str:
 
 
 def _draw(result: Result, path: Path, force: bool) -> None:
-    from spyke_numba.plotting import draw, save
+    from spyke_numba.figures.run import draw, save
 
     prepared, layer = result.prepared, result.prepared.layer
     shape = " x ".join(map(str, prepared.shape))

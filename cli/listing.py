@@ -96,7 +96,7 @@ def _default(parameter: Param) -> str:
 def _shown(value: Any) -> str:
     """Return a number, or for a rule the names it is computed from."""
     if callable(value):
-        from spyke_numba.expressions import argument_names
+        from spyke_numba.model.expressions import argument_names
 
         return "from " + ", ".join(argument_names(value, "rule"))
     return f"{value:g}"

@@ -259,7 +259,7 @@ def repeat_command(
     """
     from spyke_numba.cli.inputs import resolve_input
     from spyke_numba.cli.job import Job, file_digest
-    from spyke_numba.runfile import load_description
+    from spyke_numba.results.runfile import load_description
 
     described = load_description(run)
     try:
@@ -290,8 +290,8 @@ def carry_out(
 ) -> Result:
     """Check the outputs, run the job, and report."""
     from spyke_numba.cli.job import execute, prepare
-    from spyke_numba.plotting import check_figure
-    from spyke_numba.runfile import check_run
+    from spyke_numba.figures.run import check_figure
+    from spyke_numba.results.runfile import check_run
 
     if out is not None:
         check_run(out, force=force)

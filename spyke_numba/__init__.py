@@ -9,11 +9,11 @@ if not (Path(__file__).parent / "backends").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
 from spyke_numba import backends, models
-from spyke_numba.inhibition import KWTA
 from spyke_numba.layer import Layer
-from spyke_numba.parameters import LogNormal, Normal, Uniform
-from spyke_numba.recording import Recording
-from spyke_numba.spec import Neuron, NeuronSpec, Param, Requirement, State
+from spyke_numba.layer.recording import Recording
+from spyke_numba.model.distributions import LogNormal, Normal, Uniform
+from spyke_numba.model.kwta import KWTA
+from spyke_numba.model.spec import Neuron, NeuronSpec, Param, Requirement, State
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spyke_numba import KWTA, Layer, LogNormal, Normal, Recording, Uniform, models
-from spyke_numba.spec import Neuron, NeuronSpec
+from spyke_numba.model.spec import Neuron, NeuronSpec
 
 SHAPE = (3, 4, 5)
 STEPS = 24

@@ -11,7 +11,7 @@ import pytest
 from cuda_emulator import EmulatedCuda
 from cuda_emulator import unavailable as emulator_unavailable
 
-from spyke_numba.backends.cuda import CudaBackend, Limits, _Gpu
+from spyke_numba.backends.cuda.launch import CudaBackend, Limits, _Gpu
 
 EMULATED = "cuda-emulated"
 #: Small layers are large on a small device.

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from spyke_numba.backends._ptx import (
+from spyke_numba.backends.cuda.ptx import (
     Usage,
     cannot_link,
     compile_ptx,

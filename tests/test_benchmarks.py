@@ -16,7 +16,8 @@ from spyke_numba.benchmarks.cases import DRIVEN, Case, busy_threshold, measure, 
 from spyke_numba.benchmarks.measuring import interleaved, processors
 from spyke_numba.cli.benching import BENCHMARKS
 from spyke_numba.cli.main import main
-from spyke_numba.engine import Program, operations_of
+from spyke_numba.compile.program import Program
+from spyke_numba.compile.step import operations_of
 
 MEASURED = [name for name in BENCHMARKS if name not in ("report", "peers")]
 

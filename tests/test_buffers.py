@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spyke_numba import Layer, models
-from spyke_numba.buffers import Buffers
+from spyke_numba.backends.cpu.memory import Buffers
 
 SHAPE = (20_000,)
 

@@ -19,13 +19,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 import spyke_numba
-from spyke_numba import KWTA, Layer, Uniform, backends, models, stimuli
+from spyke_numba import KWTA, Layer, Uniform, backends, models
 from spyke_numba.cli import job as job_module
 from spyke_numba.cli import simulating
 from spyke_numba.cli.main import main
-from spyke_numba.encoding import difference_of_gaussians, latency_code, rate_code, resample, spread
-from spyke_numba.files import load_image, load_recording, sample
-from spyke_numba.runfile import load_run
+from spyke_numba.inputs import stimuli
+from spyke_numba.inputs.encoding import difference_of_gaussians, latency_code, rate_code, resample, spread
+from spyke_numba.inputs.files import load_image, load_recording, sample
+from spyke_numba.results.runfile import load_run
 
 README = Path(__file__).parent.parent / "README.md"
 # a process of its own finds the package that is tested, installed or not, from any folder
@@ -440,7 +441,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     before = sorted(os.listdir(tmp_path))
-    monkeypatch.setattr("spyke_numba.plotting.RunSummary.add", interrupted)
+    monkeypatch.setattr("spyke_numba.figures.run.RunSummary.add", interrupted)
     result = call(*SMALL, "--out", "run.npz")
     assert (result.exit_code, result.stderr.strip()) == (130, "spyke-numba: interrupted")
     assert sorted(os.listdir(tmp_path)) == before

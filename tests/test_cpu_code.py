@@ -19,8 +19,9 @@ import pytest
 from cases import assert_same, neuron_of
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
-from spyke_numba.backends import cpu
-from spyke_numba.backends._cpu_parts import (
+from spyke_numba.backends.cpu import launch as cpu
+from spyke_numba.backends.cpu.memory import address, aligned
+from spyke_numba.backends.cpu.parts import (
     WINDOW,
     atomic_add,
     atomic_load,
@@ -28,11 +29,10 @@ from spyke_numba.backends._cpu_parts import (
     first_place,
     give_way,
 )
-from spyke_numba.backends._cpu_source import INTERLEAVED
-from spyke_numba.backends._threads import LINE, Kernel, Teams
+from spyke_numba.backends.cpu.source import INTERLEAVED
+from spyke_numba.backends.cpu.team import LINE, Kernel, Teams
 from spyke_numba.benchmarks.cases import DRIVEN
-from spyke_numba.buffers import address, aligned
-from spyke_numba.engine import Program
+from spyke_numba.compile.program import Program
 from spyke_numba.ops import sqrt
 
 on_x86 = pytest.mark.skipif(

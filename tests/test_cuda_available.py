@@ -12,7 +12,7 @@ import ptx_tools
 import pytest
 
 from spyke_numba import Layer, models
-from spyke_numba.backends import cuda as backend
+from spyke_numba.backends.cuda import launch as backend
 
 pytestmark = pytest.mark.skipif(
     ptx_tools.cannot_compile() is not None, reason=str(ptx_tools.cannot_compile())

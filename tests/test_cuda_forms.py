@@ -13,8 +13,8 @@ from cases import assert_same, input_for, neuron_of
 from emulated import LIMITS, EmulatedDevice, LimitedGpu, needs_emulator
 
 from spyke_numba import KWTA, Layer, models
-from spyke_numba.backends.cuda import CudaBackend, Limits
-from spyke_numba.inhibition import Scope
+from spyke_numba.backends.cuda.launch import CudaBackend, Limits
+from spyke_numba.model.kwta import Scope
 
 #: Devices on which small layers take one of the forms.
 DEVICES = {

@@ -12,9 +12,9 @@ import ptx_tools
 import pytest
 
 from spyke_numba import models
-from spyke_numba.backends._cuda_source import Form, parameters, source
-from spyke_numba.backends.cuda import _Gpu
-from spyke_numba.engine import Program
+from spyke_numba.backends.cuda.launch import _Gpu
+from spyke_numba.backends.cuda.source import Form, parameters, source
+from spyke_numba.compile.program import Program
 
 pytestmark = pytest.mark.skipif(
     ptx_tools.cannot_compile() is not None, reason=str(ptx_tools.cannot_compile())

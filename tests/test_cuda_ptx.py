@@ -10,9 +10,9 @@ import ptx_tools
 import pytest
 
 from spyke_numba import NeuronSpec, backends, models
-from spyke_numba.backends._cuda_source import DEPTHS, Form, source
+from spyke_numba.backends.cuda.source import DEPTHS, Form, source
 from spyke_numba.benchmarks import cuda_resources
-from spyke_numba.engine import Program
+from spyke_numba.compile.program import Program
 
 pytestmark = pytest.mark.skipif(ptx_tools.cannot_link() is not None, reason=str(ptx_tools.cannot_link()))
 

@@ -11,7 +11,7 @@ from emulated import LimitedGpu
 from test_cuda_forms import DEVICES
 
 from spyke_numba import KWTA, Layer, Recording, models
-from spyke_numba.backends.cuda import CudaBackend
+from spyke_numba.backends.cuda.launch import CudaBackend
 
 torch = pytest.importorskip("torch")
 

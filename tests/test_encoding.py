@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spyke_numba.encoding import (
+from spyke_numba.inputs.encoding import (
     difference_of_gaussians,
     latencies,
     latency_code,
@@ -18,7 +18,7 @@ from spyke_numba.encoding import (
     spike_wave,
     spread,
 )
-from spyke_numba.files import load_image, load_recording, sample, sample_names
+from spyke_numba.inputs.files import load_image, load_recording, sample, sample_names
 
 RNG = np.random.default_rng(0)
 VALUES = np.where(RNG.random((2, 6, 5)) < 0.3, 0.0, RNG.random((2, 6, 5)).round(1))

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from spyke_numba.cli.main import main
-from spyke_numba.files import load_image, load_recording
+from spyke_numba.inputs.files import load_image, load_recording
 
 RNG = np.random.default_rng(4)
 #: What 8 bits round away, of a colour and of its alpha.

@@ -21,8 +21,8 @@ import ptx_tools
 import pytest
 from click.testing import CliRunner
 
-from spyke_numba.backends import _ptx
-from spyke_numba.backends import cuda as cuda_backend
+from spyke_numba.backends.cuda import launch as cuda_backend
+from spyke_numba.backends.cuda import ptx as _ptx
 from spyke_numba.benchmarks import cuda_resources, gpu
 from spyke_numba.cli.main import main
 

@@ -21,10 +21,10 @@ torch = pytest.importorskip("torch", reason="spyke_numba.functional works on tor
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from spyke_numba import functional as sf  # noqa: E402
-from spyke_numba import functional_cpu, functional_torch  # noqa: E402
 from spyke_numba.benchmarks import functional_baseline  # noqa: E402
 from spyke_numba.benchmarks.functional import calls, digest  # noqa: E402
+from spyke_numba.spyketorch import functional as sf  # noqa: E402
+from spyke_numba.spyketorch import functional_cpu, functional_torch  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32, torch.int64]
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from spyke_numba import gallery, models, patterns, stimuli
+from spyke_numba import models
+from spyke_numba.analysis import patterns
 from spyke_numba.cli.main import main
+from spyke_numba.figures import gallery
+from spyke_numba.inputs import stimuli
 
 PUBLISHED = json.loads(
     (Path(__file__).parent / "acceptance" / "spike_times.json").read_text(encoding="utf-8")

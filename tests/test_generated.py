@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from spyke_numba import generated
+from spyke_numba.compile import cache as generated
 
 SLOW = "import time\ntime.sleep(0.05)\nunique = {!r}\nrun = 'ready'\n"
 

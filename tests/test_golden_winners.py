@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="spyke_numba.functional works on torch tensors")
 
 from spyke_numba import functional as sf  # noqa: E402
-from spyke_numba import functional_cpu  # noqa: E402
+from spyke_numba.spyketorch import functional_cpu  # noqa: E402
 
 WAVES = sorted((Path(__file__).parent / "golden_winners").glob("*.npz"))
 

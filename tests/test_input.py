@@ -11,7 +11,7 @@ from emulated import EMULATED
 
 from spyke_numba import KWTA, Layer, State, models
 from spyke_numba.backends import Backend
-from spyke_numba.spec import NeuronSpec
+from spyke_numba.model.spec import NeuronSpec
 
 SHAPE = (2, 3, 4)
 X = np.random.default_rng(0).uniform(0, 1, (20, 2, *SHAPE)).astype(np.float32)

@@ -17,9 +17,9 @@ from cases import SHAPE, assert_same, input_for, neuron_of
 
 from spyke_numba import KWTA, Layer, Recording, backends, models
 from spyke_numba.backends import Backend
-from spyke_numba.backends.torch import TorchBackend
-from spyke_numba.engine import Program
-from spyke_numba.inhibition import SCOPES, Scope
+from spyke_numba.backends.torch.launch import TorchBackend
+from spyke_numba.compile.program import Program
+from spyke_numba.model.kwta import SCOPES, Scope
 
 EVERYTHING = ("spikes", "u", "w", "u_pre", "pulses", "thresholded", "refractory", "winners")
 
@@ -637,7 +637,7 @@ def test_spikes_in_other_forms(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     layer = Layer(models.LIF(threshold=1.0), SHAPE, backend="cpu")
     spikes = np.asarray(layer.run(x).spikes).reshape(24, 3, 60)
     for most in (2**23, 400):
-        monkeypatch.setattr("spyke_numba.layer._SPIKE_BYTES", most)
+        monkeypatch.setattr("spyke_numba.layer.layer._SPIKE_BYTES", most)
         layer.reset()
         run = layer.run(x, ("events", "packed_spikes"))
         assert type(run.events) is type(x)

@@ -17,12 +17,13 @@ from written import imported
 
 from spyke_numba import Layer, NeuronSpec, models
 from spyke_numba.backends import Backend
-from spyke_numba.backends._cpu_source import ModuleSource
-from spyke_numba.backends._cuda_source import Form
-from spyke_numba.backends._cuda_source import source as cuda_source
-from spyke_numba.backends.torch import source as torch_source
-from spyke_numba.engine import Program, mangled, numbered
-from spyke_numba.spec import SHARED_PARAMS, canonical
+from spyke_numba.backends.cpu.source import ModuleSource
+from spyke_numba.backends.cuda.source import Form
+from spyke_numba.backends.cuda.source import source as cuda_source
+from spyke_numba.backends.torch.launch import source as torch_source
+from spyke_numba.compile.program import Program
+from spyke_numba.compile.writer import mangled, numbered
+from spyke_numba.model.spec import SHARED_PARAMS, canonical
 
 STEPS, SHAPE = 6, (2, 1, 3)
 #: Names that a model may not give, which the specification says.

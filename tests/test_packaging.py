@@ -34,7 +34,7 @@ METADATA_FILES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LI
 MODULES = {
     "spyke_numba": "spyke_numba/__init__.py",
     "spyke_numba.models.adex": "spyke_numba/models/adex.py",
-    "spyke_numba.backends.cpu": "backends/cpu.py",
+    "spyke_numba.backends.cpu.launch": "backends/cpu/launch.py",
     "spyke_numba.cli.main": "cli/main.py",
     "spyke_numba.benchmarks.peers": "benchmarks/peers/__init__.py",
 }

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from spyke_numba import Layer, NeuronSpec, Param, State, Uniform, models, patterns
-from spyke_numba.phase import du_dt, fi_curve, fixed_points, phase_plane, plot_ode, typical
-from spyke_numba.rates import firing_rates, has_closed_form, rheobase, theory
+from spyke_numba import Layer, NeuronSpec, Param, State, Uniform, models
+from spyke_numba.analysis import patterns
+from spyke_numba.analysis.rates import firing_rates, has_closed_form, rheobase, theory
+from spyke_numba.figures.dynamics import du_dt, fi_curve, fixed_points, phase_plane, plot_ode, typical
 
 CELL = {"resting_potential": -70.0, "threshold": -50.0, "tau_rc": 0.02, "C": 0.2, "ts": 1e-4}
 ONE_VARIABLE = [name for name in models.names() if not models.get(name).states]
@@ -140,7 +141,7 @@ def nullcline(ax, colour, linestyle="solid"):
 
 
 def test_phase_plane_of_adex():
-    from spyke_numba.phase import BLUE, ORANGE
+    from spyke_numba.figures.dynamics import BLUE, ORANGE
 
     pattern = patterns.NEURONAL_DYNAMICS["bursting"]
     figure, ax = phase_plane(pattern.neuron(), current=65.0, duration=0.25, backend="cpu")
@@ -164,7 +165,7 @@ def test_phase_plane_of_adex():
 
 
 def test_phase_plane_of_izhikevich():
-    from spyke_numba.phase import BLUE, ORANGE
+    from spyke_numba.figures.dynamics import BLUE, ORANGE
 
     pattern = patterns.IZHIKEVICH_2003["RS"]
     _, ax = phase_plane(pattern.neuron(), current=10.0, initial=pattern.initial, backend="cpu")
@@ -360,7 +361,7 @@ def test_firing_rates_refuses(given, sentence):
 
 def test_pyplot_is_left_alone():
     code = (
-        "import sys; from spyke_numba import models; from spyke_numba.phase import plot_ode; "
+        "import sys; from spyke_numba import models; from spyke_numba.figures.dynamics import plot_ode; "
         "plot_ode(models.LIF(threshold=1.0)); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spyke_numba import plotting
-from spyke_numba.plotting import RunSummary, draw, save
+from spyke_numba.figures import run as plotting
+from spyke_numba.figures.run import RunSummary, draw, save
 
 SHAPES = [(40,), (3, 5, 4)]
 
@@ -186,7 +186,7 @@ def test_figures_are_saved_and_not_overwritten(tmp_path, suffix):
 
 def test_drawing_leaves_pyplot_alone():
     code = (
-        "import sys, numpy as np; from spyke_numba.plotting import RunSummary, draw;"
+        "import sys, numpy as np; from spyke_numba.figures.run import RunSummary, draw;"
         "assert 'matplotlib' not in sys.modules;"
         "s = RunSummary((4,), steps=3, ts=0.1); s.add(np.ones((3, 1, 4), bool)); draw(s);"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules"

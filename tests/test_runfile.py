@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from spyke_numba.runfile import RunWriter, check_output, load_description, load_run, replacing
+from spyke_numba.results.runfile import RunWriter, check_output, load_description, load_run, replacing
 
 
 def write(path, description, *blocks, **options):

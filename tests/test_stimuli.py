@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from spyke_numba import stimuli
-from spyke_numba.stimuli import Constant, Noise, Poisson, Ramp, Step, Sum, parse
+from spyke_numba.inputs import stimuli
+from spyke_numba.inputs.stimuli import Constant, Noise, Poisson, Ramp, Step, Sum, parse
 
 EXAMPLES = (
     "constant:5",

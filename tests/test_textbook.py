@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from spyke_numba import KWTA, Layer, NeuronSpec, Normal, Param, Recording, State, Uniform, models
 from spyke_numba.backends import Backend
 from spyke_numba.cli.main import main
-from spyke_numba.phase import typical
+from spyke_numba.figures.dynamics import typical
 
 DTYPES = ["float64", "float32"]
 

@@ -13,8 +13,8 @@ import pytest
 from cases import INHIBITIONS, SHAPE, assert_same, input_for, neuron_of, run_case
 
 from spyke_numba import KWTA, Layer, NeuronSpec, backends, models
-from spyke_numba.backends._cpu_parts import fma
-from spyke_numba.engine import Program
+from spyke_numba.backends.cpu.parts import fma
+from spyke_numba.compile.program import Program
 
 # ruff: noqa: F821 - a model's functions are bound in the generated code
 pytest.importorskip("torch", reason="torch is not installed")
@@ -25,7 +25,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, inhibition: str, tile: int) -> None:
     import torch
 
-    backend = importlib.import_module("spyke_numba.backends.torch")
+    backend = importlib.import_module("spyke_numba.backends.torch.launch")
     monkeypatch.setattr(backend, "TILE", max(1, tile // torch.get_num_threads()))
     neuron, x = neuron_of(models.get("AdEx"), True), input_for("AdEx", 3)
     expected = run_case(neuron, x, "cpu", "float32", INHIBITIONS[inhibition])
@@ -37,7 +37,7 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, inhibition: str, 
 def test_equal_potentials_are_won_in_order(
     monkeypatch: pytest.MonkeyPatch, scope: str, most_sorted: int
 ) -> None:
-    backend = importlib.import_module("spyke_numba.backends.torch")
+    backend = importlib.import_module("spyke_numba.backends.torch.launch")
     monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
     x = np.random.default_rng(0).integers(0, 3, (20, 2, 3, 4, 5)).astype(np.float32)
     neuron = models.get("IF")(threshold=2.0, C=0.001, refractory_timesteps=np.arange(1, 4).reshape(3, 1, 1))
@@ -53,7 +53,7 @@ def test_equal_potentials_are_won_in_order(
 def test_what_a_gpu_is_given(
     monkeypatch: pytest.MonkeyPatch, name: str, inhibition: str, most_sorted: int
 ) -> None:
-    backend = importlib.import_module("spyke_numba.backends.torch")
+    backend = importlib.import_module("spyke_numba.backends.torch.launch")
     monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
     monkeypatch.setattr(backend, "_on_cpu", lambda array: False)
     neuron, x = neuron_of(models.get(name), True), input_for(name, 3)
@@ -81,7 +81,7 @@ def test_a_multiply_add_is_rounded_once() -> None:
     fused(a, b, c, expected)
     assert len(set(np.abs(expected[:6]))) == 2
     program = Program.of(models.get("EIF")(threshold=1.0))
-    composed = importlib.import_module("spyke_numba.backends.torch")._module(program).fma
+    composed = importlib.import_module("spyke_numba.backends.torch.launch")._module(program).fma
     got = composed(*map(torch.from_numpy, (a, b, c))).numpy()
     np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
     twice = (a.astype(float) * b.astype(float) + c).astype(np.float32)

@@ -15,8 +15,8 @@ from emulated import emulated_cuda
 from reference import choose_winners, inhibited_set
 
 from spyke_numba import KWTA, Layer, NeuronSpec, Uniform, backends, models
-from spyke_numba.backends.cpu import ranks
-from spyke_numba.buffers import address
+from spyke_numba.backends.cpu.launch import ranks
+from spyke_numba.backends.cpu.memory import address
 
 RECORD = ("spikes", "u_pre", "winners", "refractory")
 KNOWING = [name for name in backends.names() if backends.get(name).any_order]
@@ -204,7 +204,7 @@ def test_thresholds_and_periods_of_each_neuron() -> None:
 def test_what_a_gpu_is_given(monkeypatch: pytest.MonkeyPatch, dtype: str, most_sorted: int) -> None:
     """Operations on tensors instead of a compiled loop."""
     pytest.importorskip("torch", reason="torch is not installed")
-    backend = importlib.import_module("spyke_numba.backends.torch")
+    backend = importlib.import_module("spyke_numba.backends.torch.launch")
     monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
     monkeypatch.setattr(backend, "_on_cpu", lambda array: False)
     for kind in ("convolved", "levels"):
@@ -301,7 +301,7 @@ def test_the_first_of_a_few_that_tie() -> None:
 def test_sums_are_rounded_once(dtype: str) -> None:
     """The compiled loop, and what tensors have instead of a multiply-add, against fractions."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    fma = importlib.import_module("spyke_numba.backends._fma").fma
+    fma = importlib.import_module("spyke_numba.backends.torch.fma").fma
     generator = np.random.default_rng(8)
     u = (10 ** generator.uniform(-3, 3, (4, 700)) * generator.choice([-1, 1], (4, 700))).astype(dtype)
     u[:, ::50] = -np.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,17 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch, check_dense, contiguous, first_not_finite
-from spyke_numba.backends._cpu_source import (
+from spyke_numba.backends.cpu.memory import BUFFERS, address, aligned
+from spyke_numba.backends.cpu.source import (
     TOGETHER,
     ModuleSource,
     elementwise_source,
     events_source,
     ranks_source,
 )
-from spyke_numba.backends._threads import LINE, TEAMS, Kernel
-from spyke_numba.buffers import BUFFERS, address, aligned
-from spyke_numba.engine import Program, mangled, operations_of
-from spyke_numba.generated import load_module
+from spyke_numba.backends.cpu.team import LINE, TEAMS, Kernel
+from spyke_numba.compile.cache import load_module
+from spyke_numba.compile.program import Program
+from spyke_numba.compile.step import operations_of
+from spyke_numba.compile.writer import mangled
 
 #: Neurons whose state stays in the second-level cache while the input streams past, in rows as long as possible.
 LARGEST_TILE = 65_536
@@ -50,7 +53,7 @@ LARGEST_STATE = 2**20
 
 def _compiled(label: str, text: str) -> Callable[..., None]:
     # numba takes a while to import
-    from spyke_numba.backends._cpu_parts import COMPILER
+    from spyke_numba.backends.cpu.parts import COMPILER
 
     return load_module(f"{label}_cpu", text, COMPILER).run
 
@@ -72,8 +75,17 @@ def _list_events() -> Callable[..., None]:
     return _compiled("events", events_source())
 
 
-def events(spikes: np.ndarray, batch: int, first_step: int) -> np.ndarray:
-    """Return contiguous spikes (T, B, N), of whatever shape, as rows (step, sample, neuron), (n, 3) int64."""
+def events(spikes: Any, batch: int, first_step: int) -> Any:
+    """Return spikes (T, B, N), of whatever shape, as rows (step, sample, neuron), (n, 3) int64, in this order."""
+    if hasattr(spikes, "detach"):
+        import torch
+
+        if spikes.is_cpu:
+            return torch.from_numpy(events(spikes.numpy(), batch, first_step))
+        size = math.prod(spikes.shape[1:]) // batch
+        flat = spikes.reshape(-1).nonzero()[:, 0]
+        steps, rest = flat // (batch * size), flat % (batch * size)
+        return torch.stack((steps + first_step, rest // size, rest % size), dim=1)
     rows = np.empty((np.count_nonzero(spikes), 3), np.int64)
     if len(rows):
         T, N = len(spikes), spikes[0].size // batch
@@ -82,7 +94,7 @@ def events(spikes: np.ndarray, batch: int, first_step: int) -> np.ndarray:
 
 
 def _keys_of_block() -> int:
-    from spyke_numba.backends._cpu_parts import KEYS_OF_BLOCK
+    from spyke_numba.backends.cpu.parts import KEYS_OF_BLOCK
 
     return KEYS_OF_BLOCK
 
@@ -316,6 +328,10 @@ class CpuBackend:
     def kernel(self, program: Program) -> _CpuKernel:
         """Return the compiled program."""
         return _CpuKernel(program)
+
+    def events(self, spikes: Any, batch: int, first_step: int) -> Any:
+        """Return a list of spikes."""
+        return events(spikes, batch, first_step)
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the module's text, or its LLVM or assembly for this processor."""

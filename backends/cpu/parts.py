@@ -24,8 +24,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from spyke_numba.backends._threads import LINE
-from spyke_numba.engine import FLOAT_FORMATS
+from spyke_numba.backends.cpu.team import LINE
+from spyke_numba.compile.formats import FLOAT_FORMATS
 
 _DIGEST = hashlib.sha256(Path(__file__).read_bytes() + repr((LINE, FLOAT_FORMATS)).encode()).hexdigest()[:16]
 #: What compiles a generated module.

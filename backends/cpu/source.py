@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spyke_numba.engine import (
-    RECORDS,
-    REFRACTORY,
-    Counters,
-    Program,
-    Writer,
-    helper_lines,
-    mangled,
-    step_lines,
-)
+from spyke_numba.compile.program import RECORDS, REFRACTORY, Program
+from spyke_numba.compile.step import Counters, helper_lines, step_lines
+from spyke_numba.compile.writer import Writer, mangled
 
 #: Steps by which a neuron is advanced before the next one is: several streams of input hide the memory's latency, and
 #: the state goes through the registers once. A power of two.
@@ -30,7 +23,7 @@ _HEADER = '''\
 import numpy as np
 from numba import njit
 
-from spyke_numba.backends._cpu_parts import (
+from spyke_numba.backends.cpu.parts import (
     BITS,
     FETCHED_LINES,
     INNER,
@@ -819,7 +812,7 @@ def elementwise_source(name: str, dtype: str) -> str:
 
 
 _RANKS = """\
-from spyke_numba.backends._cpu_parts import ranked
+from spyke_numba.backends.cpu.parts import ranked
 
 
 @njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, error_model="numpy", _nrt=False)

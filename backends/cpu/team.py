@@ -9,8 +9,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from spyke_numba.buffers import address, aligned
-from spyke_numba.generated import load_module
+from spyke_numba.backends.cpu.memory import address, aligned
+from spyke_numba.compile.cache import load_module
 
 #: Bytes from one counter to the next, each in a cache line of its own.
 LINE = 64
@@ -28,7 +28,7 @@ _TEAM = f'''\
 import numpy as np
 from numba import njit
 
-from spyke_numba.backends._cpu_parts import (
+from spyke_numba.backends.cpu.parts import (
     INNER,
     array_at,
     atomic_load,
@@ -98,7 +98,7 @@ def end(team, ended):
 
 @cache
 def _compiled() -> ModuleType:
-    from spyke_numba.backends._cpu_parts import COMPILER
+    from spyke_numba.backends.cpu.parts import COMPILER
 
     return load_module("threads", _TEAM, COMPILER)
 

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from spyke_numba.backends import Launch, check_dense, contiguous
-from spyke_numba.backends._cuda_source import WIDTHS, Form, bounds, recorded, source
-from spyke_numba.backends._ptx import compile_ptx, missing, too_new_to_link
-from spyke_numba.engine import Program
-from spyke_numba.generated import load_module
+from spyke_numba.backends.cpu.launch import events
+from spyke_numba.backends.cuda.ptx import compile_ptx, missing, too_new_to_link
+from spyke_numba.backends.cuda.source import WIDTHS, Form, bounds, recorded, source
+from spyke_numba.compile.cache import load_module
+from spyke_numba.compile.program import Program
 
 
 @dataclass(frozen=True)
@@ -355,6 +356,10 @@ class CudaBackend:
         if program not in self._kernels:
             self._kernels[program] = _CudaKernel(program, self._device)
         return self._kernels[program]
+
+    def events(self, spikes: Any, batch: int, first_step: int) -> Any:
+        """Return a list of spikes."""
+        return events(spikes, batch, first_step)
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the text of the kernel for large layers, or its PTX for an architecture such as ``"sm_90"``."""

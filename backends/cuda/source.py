@@ -15,19 +15,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from spyke_numba.engine import (
-    FLOAT_FORMATS,
-    RECORDS,
-    REFRACTORY,
-    Counters,
-    Program,
-    Writer,
-    helper_lines,
-    mangled,
-    numbered,
-    operations_of,
-    step_lines,
-)
+from spyke_numba.compile.formats import FLOAT_FORMATS
+from spyke_numba.compile.program import RECORDS, REFRACTORY, Program
+from spyke_numba.compile.step import Counters, helper_lines, operations_of, step_lines
+from spyke_numba.compile.writer import Writer, mangled, numbered
 
 #: Neighbouring neurons that a thread moves at once, 16 bytes of a state.
 WIDTHS = {"float32": 4, "float64": 2}

@@ -14,20 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spyke_numba.backends import Launch, Winners, check_dense, contiguous, first_not_finite
-from spyke_numba.backends.cpu import elementwise, ranks
-from spyke_numba.buffers import BUFFERS, address
-from spyke_numba.engine import (
-    FLOAT_FORMATS,
-    RECORDS,
-    REFRACTORY,
-    Counters,
-    Program,
-    Writer,
-    helper_lines,
-    mangled,
-    step_lines,
-)
-from spyke_numba.generated import load_module
+from spyke_numba.backends.cpu.launch import elementwise, events, ranks
+from spyke_numba.backends.cpu.memory import BUFFERS, address
+from spyke_numba.compile.cache import load_module
+from spyke_numba.compile.formats import FLOAT_FORMATS
+from spyke_numba.compile.program import RECORDS, REFRACTORY, Program
+from spyke_numba.compile.step import Counters, helper_lines, step_lines
+from spyke_numba.compile.writer import Writer, mangled
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,7 +44,7 @@ import numpy
 import torch
 from torch import abs
 
-{fma}from spyke_numba.backends.torch import looped, operator
+{fma}from spyke_numba.backends.torch.launch import looped, operator
 
 
 def rint(x):
@@ -163,7 +156,7 @@ def source(program: Program) -> str:
     for lines in steps.values():
         body += [*lines, ""]
     body.append(f"return {', '.join(kinds)},")
-    fma = "from spyke_numba.backends._fma import fma\n" if program.dtype == "float32" else ""
+    fma = "from spyke_numba.backends.torch.fma import fma\n" if program.dtype == "float32" else ""
     header = _HEADER.format(label=program.label, fma=fma, **FLOAT_FORMATS[program.dtype])
     return header + "\n".join(f"    {line}" if line else "" for line in body) + "\n"
 
@@ -624,7 +617,7 @@ class _Rank:
             return out
         import torch
 
-        from spyke_numba.backends._fma import fma
+        from spyke_numba.backends.torch.fma import fma
 
         term = (self.amplitude * self.given[1:, None]).expand_as(potentials)
         total = fma(self.amplitude.expand_as(potentials), term, self.amplitude * potentials)
@@ -665,6 +658,10 @@ class TorchBackend:
     def kernel(self, program: Program) -> _TorchKernel:
         """Return the program's step, bound to a device when it first runs there."""
         return _TorchKernel(program, self.compiled)
+
+    def events(self, spikes: Any, batch: int, first_step: int) -> Any:
+        """Return a list of spikes."""
+        return events(spikes, batch, first_step)
 
     def emit(self, program: Program, kind: str, arch: str | None = None) -> str:
         """Return the module's text."""

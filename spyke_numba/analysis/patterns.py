@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from spyke_numba import models, stimuli
+from spyke_numba import models
 from spyke_numba.backends import Backend
+from spyke_numba.inputs import stimuli
 from spyke_numba.layer import Layer
-from spyke_numba.recording import Recording
-from spyke_numba.spec import Neuron
+from spyke_numba.layer.recording import Recording
+from spyke_numba.model.spec import Neuron
 
 __all__ = [
     "IZHIKEVICH_2003",
@@ -46,7 +47,7 @@ class Pattern:
     params, initial : mapping of str to number
         Parameters of the neuron, time step ``ts`` included, and initial values of its states.
     stimuli : sequence of str
-        Inputs that are added up, in the form that `spyke_numba.stimuli.parse` and ``simulate --stimulus`` read.
+        Inputs that are added up, in the form that `spyke_numba.inputs.stimuli.parse` and ``simulate --stimulus`` read.
     duration : float
         Length (s).
     spikes : int

@@ -11,8 +11,8 @@ import numpy as np
 
 from spyke_numba.backends import Backend
 from spyke_numba.layer import Layer
-from spyke_numba.parameters import resolve
-from spyke_numba.spec import Neuron
+from spyke_numba.model.resolve import resolve
+from spyke_numba.model.spec import Neuron
 
 __all__ = ["Rates", "firing_rates", "has_closed_form", "rheobase", "theory"]
 
@@ -64,7 +64,7 @@ def firing_rates(
     Examples
     --------
     >>> from spyke_numba import models
-    >>> from spyke_numba.rates import firing_rates
+    >>> from spyke_numba.analysis.rates import firing_rates
     >>> firing_rates(models.IF(threshold=1.0), [281.0 * 0.11], backend="cpu").steady.round(1).tolist()
     [83.3]
     """

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
-from spyke_numba.engine import GENERATOR_VERSION
+from spyke_numba.compile.program import GENERATOR_VERSION
 
 #: While one thread imports a module, another must not find it half done; a child of a fork must not find it taken.
 _lock = threading.RLock()

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from spyke_numba.expressions import PRIMITIVES, Function, read
+from spyke_numba.model.expressions import PRIMITIVES, Function, read
 
 # ruff: noqa: F821 - the primitives are bound in the generated code
 

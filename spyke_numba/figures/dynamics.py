@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spyke_numba import models
+from spyke_numba.analysis.rates import Rates, firing_rates, has_closed_form, rheobase, theory
 from spyke_numba.backends import Backend
 from spyke_numba.layer import Layer
-from spyke_numba.parameters import Distribution, resolve
-from spyke_numba.rates import Rates, firing_rates, has_closed_form, rheobase, theory
-from spyke_numba.spec import Neuron
+from spyke_numba.model.distributions import Distribution
+from spyke_numba.model.resolve import resolve
+from spyke_numba.model.spec import Neuron
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def _of_one_variable(neuron: Neuron) -> Neuron:
     elif spec.states:
         raise ValueError(
             f"{_name(neuron)} has the states {', '.join(spec.states)} beside u, so du/dt is no function of u alone: "
-            "use spyke_numba.phase.phase_plane"
+            "use spyke_numba.figures.dynamics.phase_plane"
         )
     return typical(neuron)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spyke_numba import backends, models, patterns
-from spyke_numba.expressions import listing, suggest
-from spyke_numba.patterns import Pattern
-from spyke_numba.phase import (
+from spyke_numba import backends, models
+from spyke_numba.analysis import patterns
+from spyke_numba.analysis.patterns import Pattern
+from spyke_numba.figures.dynamics import (
     BLUE,
     DASHES,
     INK,
@@ -25,7 +25,8 @@ from spyke_numba.phase import (
     phase_plane,
     plot_ode,
 )
-from spyke_numba.spec import Neuron
+from spyke_numba.model.expressions import listing, suggest
+from spyke_numba.model.spec import Neuron
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -313,7 +314,7 @@ def write(
     KeyError, ValueError, OSError, RuntimeError
         One sentence, before anything is drawn or written.
     """
-    from spyke_numba.plotting import FIGURE_SUFFIXES, check_figure, save
+    from spyke_numba.figures.run import FIGURE_SUFFIXES, check_figure, save
 
     folder = Path(folder)
     names = tuple(FIGURES) if names is None else tuple(names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spyke_numba.runfile import check_output, replacing
+from spyke_numba.results.runfile import check_output, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -435,7 +435,7 @@ def check_figure(path: str | Path, *, force: bool = False) -> Path:
     ValueError
         For an ending other than .png, .pdf and .svg.
     OSError
-        See `spyke_numba.runfile.check_output`.
+        See `spyke_numba.results.runfile.check_output`.
     """
     if Path(path).suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(

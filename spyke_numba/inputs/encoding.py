@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from spyke_numba.checks import whole_number
+from spyke_numba.model.checks import whole_number
 
 __all__ = [
     "difference_of_gaussians",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spyke_numba.inhibition import Scope
+from spyke_numba.model.kwta import Scope
 
 
 def spread(counters: np.ndarray, scope: Scope | None, maps: int, size: int) -> np.ndarray:

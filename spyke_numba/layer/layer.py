@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from spyke_numba import backends
-from spyke_numba.checks import check_no_gradient, is_tensor, whole_number
-from spyke_numba.counters import gathered, spread
-from spyke_numba.engine import DTYPES, MOST_STEPS, RECORDS, REFRACTORY, Program, check_constants
-from spyke_numba.expressions import listing, suggest
-from spyke_numba.inhibition import KWTA, Scope
-from spyke_numba.parameters import call_by_name, resolve
-from spyke_numba.recording import Recording
-from spyke_numba.sparse import FORMS, events, packed
-from spyke_numba.spec import Neuron, NeuronSpec
+from spyke_numba.compile.program import RECORDS, REFRACTORY, Program, check_constants
+from spyke_numba.layer.counters import gathered, spread
+from spyke_numba.layer.recording import Recording
+from spyke_numba.layer.spike_forms import FORMS, packed
+from spyke_numba.model.checks import check_no_gradient, is_tensor, whole_number
+from spyke_numba.model.expressions import listing, suggest
+from spyke_numba.model.kwta import KWTA, Scope
+from spyke_numba.model.limits import DTYPES, MOST_STEPS
+from spyke_numba.model.resolve import call_by_name, resolve
+from spyke_numba.model.spec import Neuron, NeuronSpec
 
 _UNSET: Any = object()
 #: Most bytes of input that `Layer.stream` hands to a kernel at once when it chooses the blocks.
@@ -958,7 +959,7 @@ class Layer:
                 if name in held:
                     arrays[name] = self._snapshot(name, whole, has_batch)
                 elif name == "events":
-                    arrays[name] = events(run.spikes, self._batch or 1, first_step + t)
+                    arrays[name] = self._backend.events(run.spikes, self._batch or 1, first_step + t)
                 elif name == "packed_spikes":
                     arrays[name] = packed(run.spikes, len(self._shape or ()))
                 else:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from spyke_numba.backends import cpu
-
 #: Records that are made from the spikes of a block of steps.
 FORMS = ("packed_spikes", "events")
 
@@ -24,17 +22,3 @@ def packed(spikes: Any, neuron_axes: int) -> Any:
     padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -flat.shape[-1] % 8))
     weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=spikes.device)
     return (padded.reshape(*lead, padded.shape[-1] // 8, 8) * weights).sum(-1).to(torch.uint8)
-
-
-def events(spikes: Any, batch: int, first_step: int) -> Any:
-    """Return spikes (T, B, *shape) or (T, *shape) as rows (step, sample, neuron), (n, 3) int64, in this order."""
-    if not hasattr(spikes, "detach"):
-        return cpu.events(spikes, batch, first_step)
-    import torch
-
-    if spikes.is_cpu:
-        return torch.from_numpy(cpu.events(spikes.numpy(), batch, first_step))
-    size = math.prod(spikes.shape[1:]) // batch
-    flat = spikes.reshape(-1).nonzero()[:, 0]
-    steps, rest = flat // (batch * size), flat % (batch * size)
-    return torch.stack((steps + first_step, rest // size, rest % size), dim=1)

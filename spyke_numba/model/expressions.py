@@ -39,7 +39,7 @@ VOCABULARY: Mapping[str, int] = {
     "maximum": 2,
 }
 
-#: What the elementary functions are themselves written in; each backend supplies these (see `spyke_numba.elementary`).
+#: What the functions of `spyke_numba.compile.elementary` are written in; each backend supplies these.
 PRIMITIVES: Mapping[str, int] = {
     "where": 3,
     "abs": 1,

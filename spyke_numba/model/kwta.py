@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from spyke_numba.checks import whole_number
+from spyke_numba.model.checks import whole_number
 
 Scope = Literal["feature", "location", "global"]
 

@@ -1,109 +1,17 @@
-"""Parameter values: numbers, arrays, or distributions, resolved to a layer's shape."""
+"""Parameter values resolved to a layer's shape, from numbers, arrays, distributions and rules."""
 
 from __future__ import annotations
 
 import inspect
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from spyke_numba.engine import MOST_STEPS
-from spyke_numba.expressions import listing
-from spyke_numba.spec import Neuron, Param
-
-Per = Literal["neuron", "feature"]
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A random parameter value, drawn once from the layer's seed; use `Uniform`, `Normal` or `LogNormal`."""
-
-    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        raise NotImplementedError
-
-    def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """Return float64 values that broadcast to `shape`: one per neuron, or one per feature map (axis 0)."""
-        per = self.per  # type: ignore[attr-defined]
-        return self._draw(generator, shape if per == "neuron" else (shape[0],) + (1,) * (len(shape) - 1))
-
-    def _check(self, ordered: bool, sentence: str) -> None:
-        values = [v for k, v in vars(self).items() if k != "per"]
-        if self.per not in ("neuron", "feature"):  # type: ignore[attr-defined]
-            raise ValueError(f"per is {self.per!r}: allowed are 'neuron' and 'feature'")  # type: ignore[attr-defined]
-        if not (all(isinstance(v, (int, float)) and np.isfinite(v) for v in values) and ordered):
-            raise ValueError(f"{self!r} is no distribution: {sentence}")
-
-
-@dataclass(frozen=True)
-class Uniform(Distribution):
-    """Uniform on [low, high), per ``"neuron"`` or per ``"feature"`` map.
-
-    >>> Uniform(0.01, 0.03).draw(np.random.default_rng(0), (2, 1, 1)).shape
-    (2, 1, 1)
-    """
-
-    low: float
-    high: float
-    per: Per = "neuron"
-
-    def __post_init__(self) -> None:
-        self._check(self.low <= self.high, "give two finite numbers, the lower first")
-
-    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return generator.uniform(self.low, self.high, shape)
-
-
-@dataclass(frozen=True)
-class Normal(Distribution):
-    """Normal with a mean and a standard deviation, per ``"neuron"`` or per ``"feature"`` map."""
-
-    mean: float
-    sd: float
-    per: Per = "neuron"
-
-    def __post_init__(self) -> None:
-        self._check(self.sd >= 0, "give a finite mean and a standard deviation of at least 0")
-
-    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return generator.normal(self.mean, self.sd, shape)
-
-
-@dataclass(frozen=True)
-class LogNormal(Distribution):
-    """exp(X) with X normal of mean `mu` and standard deviation `sigma` (so the median is exp(mu))."""
-
-    mu: float
-    sigma: float
-    per: Per = "neuron"
-
-    def __post_init__(self) -> None:
-        self._check(self.sigma >= 0, "give a finite mu and a sigma of at least 0")
-
-    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return generator.lognormal(self.mu, self.sigma, shape)
-
-
-def check_values(model: str, name: str, parameter: Param, value: Any) -> None:
-    """Raise a ValueError when any of a parameter's values is not finite or out of its bounds."""
-    values = np.asarray(value, dtype=np.float64)
-
-    def refuse(bad: np.ndarray, allowed: str) -> None:
-        if bad.any():
-            number = values[bad][0] if values.ndim else values[()]
-            count = f" in {int(bad.sum())} place(s)" if values.ndim else ""
-            raise ValueError(f"{name} of {model} is {number:g}{count}: {allowed}")
-
-    refuse(~np.isfinite(values), "give finite numbers")
-    if parameter.above is not None:
-        refuse(values <= parameter.above, f"it must be above {parameter.above:g}")
-    if parameter.at_least is not None:
-        refuse(values < parameter.at_least, f"it must be at least {parameter.at_least:g}")
-    if parameter.whole:
-        refuse(values != np.floor(values), "it must be a whole number")
-        refuse(values > MOST_STEPS, f"it must be at most {MOST_STEPS}")
+from spyke_numba.model.distributions import Distribution
+from spyke_numba.model.expressions import listing
+from spyke_numba.model.spec import Neuron, check_values
 
 
 def call_by_name(rule: Callable[..., Any], values: Mapping[str, Any]) -> Any:

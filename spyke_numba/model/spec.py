@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spyke_numba.checks import check_no_gradient
-from spyke_numba.expressions import VOCABULARY, Function, argument_names, listing, read, suggest
-from spyke_numba.recording import Recording
+from spyke_numba.model.checks import check_no_gradient
+from spyke_numba.model.distributions import Distribution
+from spyke_numba.model.expressions import VOCABULARY, Function, argument_names, listing, read, suggest
+from spyke_numba.model.limits import MOST_STEPS
 
 Number = float | int
 Rule = Callable[..., Any]
@@ -125,6 +126,8 @@ _RESERVED = frozenset(
     {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory"}
     | {"events", "packed_spikes", "description"}
 )
+#: What a recording can do, which no state may be called, since a recording has its states as attributes.
+RECORDING = frozenset({"get", "items", "joined", "keys", "names", "values"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +244,7 @@ class NeuronSpec:
             for name in names:
                 if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
                     raise ValueError(f"the {kind} {name!r} of {self.name} is not an identifier: rename it")
-                # a recording has its states as attributes, beside what it can do
-                taken = kind == "state" and hasattr(Recording, name)
+                taken = kind == "state" and (name in RECORDING or hasattr(object, name))
                 if name in _RESERVED or name in VOCABULARY or taken:
                     raise ValueError(f"the {kind} {name!r} of {self.name} is a name of the engine: rename it")
                 if name in seen:
@@ -362,8 +364,6 @@ class Neuron:
     given: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        from spyke_numba.parameters import Distribution, check_values
-
         parameters = self.spec.all_params
         given = {}
         for key, value in self.given.items():
@@ -394,8 +394,6 @@ class Neuron:
 
     def forgotten_rest(self) -> str | None:
         """Return a sentence if potentials are those inside a cell but the resting potential was left at 0, or None."""
-        from spyke_numba.parameters import Distribution
-
         if "resting_potential" in self.given or "resting_potential" in self.spec.defaults:
             return None
         for name, parameter in self.spec.all_params.items():
@@ -437,6 +435,26 @@ class _Module:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Module, (self._name,)
+
+
+def check_values(model: str, name: str, parameter: Param, value: Any) -> None:
+    """Raise a ValueError when any of a parameter's values is not finite or out of its bounds."""
+    values = np.asarray(value, dtype=np.float64)
+
+    def refuse(bad: np.ndarray, allowed: str) -> None:
+        if bad.any():
+            number = values[bad][0] if values.ndim else values[()]
+            count = f" in {int(bad.sum())} place(s)" if values.ndim else ""
+            raise ValueError(f"{name} of {model} is {number:g}{count}: {allowed}")
+
+    refuse(~np.isfinite(values), "give finite numbers")
+    if parameter.above is not None:
+        refuse(values <= parameter.above, f"it must be above {parameter.above:g}")
+    if parameter.at_least is not None:
+        refuse(values < parameter.at_least, f"it must be at least {parameter.at_least:g}")
+    if parameter.whole:
+        refuse(values != np.floor(values), "it must be a whole number")
+        refuse(values > MOST_STEPS, f"it must be at most {MOST_STEPS}")
 
 
 def canonical(name: Any) -> Any:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from spyke_numba.expressions import listing, suggest
-from spyke_numba.spec import NeuronSpec
+from spyke_numba.model.expressions import listing, suggest
+from spyke_numba.model.spec import NeuronSpec
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from spyke_numba.model.spec import NeuronSpec, Param, Requirement, State
 from spyke_numba.models.exponential import DELTA_T, THETA_RH, most_upswing, sharpness
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC, ZERO_OR_ONE
 from spyke_numba.ops import exp2, minimum, where
-from spyke_numba.spec import NeuronSpec, Param, Requirement, State
 
 
 def _membrane(u, I, w, resting_potential, upswing_gain, most_upswing, theta_rh, sharpness, leak, gain):

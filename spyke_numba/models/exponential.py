@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from spyke_numba.model.spec import NeuronSpec, Param
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, LONG_TAU, TAU_RC
 from spyke_numba.ops import abs, exp2, minimum
-from spyke_numba.spec import NeuronSpec, Param
 
 
 def rheobase_threshold(threshold):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from spyke_numba.model.spec import NeuronSpec, Param, Requirement
 from spyke_numba.ops import exp, where
-from spyke_numba.spec import NeuronSpec, Param, Requirement
 
 CAPACITANCE = Param(0.281, "nF", "membrane capacitance C", above=0.0)
 TAU_RC = Param(0.02, "s", "membrane time constant", above=0.0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from spyke_numba.model.spec import NeuronSpec, Param, Requirement, State
 from spyke_numba.models.integrate_and_fire import ZERO_OR_ONE
 from spyke_numba.ops import minimum, where
-from spyke_numba.spec import NeuronSpec, Param, Requirement, State
 
 
 # Products of parameters are taken before the run, and the powers of u by Horner's scheme: fewer operations are left to

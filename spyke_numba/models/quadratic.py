@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from spyke_numba.model.spec import NeuronSpec, Param
 from spyke_numba.models.exponential import rheobase_threshold
 from spyke_numba.models.integrate_and_fire import CAPACITANCE, TAU_RC
-from spyke_numba.spec import NeuronSpec, Param
 
 
 def _euler(u, I, resting_potential, u_c, curvature, gain):

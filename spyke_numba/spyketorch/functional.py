@@ -26,9 +26,9 @@ except ImportError as error:
 
 import numpy as np
 
-from spyke_numba import functional_cpu, functional_torch
-from spyke_numba.checks import whole_number
-from spyke_numba.feature_lists import listed_maps
+from spyke_numba.model.checks import whole_number
+from spyke_numba.spyketorch import functional_cpu, functional_torch
+from spyke_numba.spyketorch.feature_lists import listed_maps
 
 __all__ = [
     "feature_inhibition",

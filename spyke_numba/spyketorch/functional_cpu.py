@@ -17,10 +17,10 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from spyke_numba.backends._threads import LINE, TEAMS, Kernel
-from spyke_numba.buffers import BUFFERS, address
-from spyke_numba.functional_torch import LEAST, MOST, added_in_order
-from spyke_numba.generated import load_module
+from spyke_numba.backends.cpu.memory import BUFFERS, address
+from spyke_numba.backends.cpu.team import LINE, TEAMS, Kernel
+from spyke_numba.compile.cache import load_module
+from spyke_numba.spyketorch.functional_torch import LEAST, MOST, added_in_order
 
 Tensor = torch.Tensor
 
@@ -33,7 +33,7 @@ _HEADER = '''\
 import numpy as np
 from numba import njit
 
-from spyke_numba.backends._cpu_parts import array_at, atomic_add, fma, part, use_widest_vectors
+from spyke_numba.backends.cpu.parts import array_at, atomic_add, fma, part, use_widest_vectors
 
 real = np.{dtype}
 NONE, ONE, LOWEST = real(0), real(1), real(-np.inf)
@@ -320,7 +320,7 @@ _FUNCTIONS = {
 def _kernel(name: str, dtype: torch.dtype) -> tuple[Kernel, Callable[..., bytes]]:
     """Return a compiled function, and what packs its table: counts of taken pieces and ended threads, and arguments."""
     # numba takes a while to import
-    from spyke_numba.backends._cpu_parts import COMPILER
+    from spyke_numba.backends.cpu.parts import COMPILER
 
     arguments, body = _FUNCTIONS[name]
     names = arguments.split()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from spyke_numba.inhibition import KWTA
+from spyke_numba.model.kwta import KWTA
 
 Tensor = torch.Tensor
 

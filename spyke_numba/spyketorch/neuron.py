@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from spyke_numba import spyketorch_specs
 from spyke_numba.layer import Layer
-from spyke_numba.parameters import Distribution, Uniform, call_by_name
-from spyke_numba.recording import Recording
-from spyke_numba.spyketorch_runner import Runner, Traits, seconds_of
+from spyke_numba.layer.recording import Recording
+from spyke_numba.model.distributions import Distribution, Uniform
+from spyke_numba.model.resolve import call_by_name
+from spyke_numba.spyketorch import specs as spyketorch_specs
+from spyke_numba.spyketorch.runner import Runner, Traits, seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -375,7 +376,7 @@ class Neuron:
         current : float
             Constant input.
         """
-        from spyke_numba.phase import new_axes
+        from spyke_numba.figures.dynamics import new_axes
 
         rest, threshold = self.resting_potential, self.threshold
         span = abs(threshold - rest) if isinstance(threshold, (int, float)) else 1.0
@@ -467,7 +468,7 @@ class CompiledNeuron(Neuron):
         current : float
             Constant input.
         """
-        from spyke_numba.phase import plot_ode
+        from spyke_numba.figures.dynamics import plot_ode
 
         return plot_ode(self._runner.neuron(self._traits.spec), figure, ax, current)
 

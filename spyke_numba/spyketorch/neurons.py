@@ -1,8 +1,8 @@
 """SpykeTorch-Extended's ``neurons`` module, on compiled layers: change the import, keep the network.
 
-Each class is a specification and an interface, which `spyke_numba.spyketorch_neuron` has in common for all;
-`spyke_numba.spyketorch_runner` turns calls into steps of a `spyke_numba.Layer`.  What deviates from the native models
-is a specification of its own in `spyke_numba.spyketorch_specs`; ``docs/spyketorch.md`` lists it all.
+Each class is a specification and an interface, which `spyke_numba.spyketorch.neuron` has in common for all;
+`spyke_numba.spyketorch.runner` turns calls into steps of a `spyke_numba.Layer`.  What deviates from the native models
+is a specification of its own in `spyke_numba.spyketorch.specs`; ``docs/spyketorch.md`` lists it all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ except ImportError:
         "spyke_numba.neurons works on torch tensors: pip install 'spyke_numba[torch]'"
     ) from None
 
-from spyke_numba import models, spyketorch_specs
-from spyke_numba.spyketorch_neuron import (
+from spyke_numba import models
+from spyke_numba.spyketorch import specs as spyketorch_specs
+from spyke_numba.spyketorch.neuron import (
     CompiledNeuron,
     Follows,
     Neuron,
@@ -30,7 +31,7 @@ from spyke_numba.spyketorch_neuron import (
     TimeSinceSpike,
     drawn_from,
 )
-from spyke_numba.spyketorch_runner import Traits
+from spyke_numba.spyketorch.runner import Traits
 
 __all__ = [
     "DEVICE",

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from spyke_numba import backends
-from spyke_numba.checks import whole_number
-from spyke_numba.expressions import listing
-from spyke_numba.inhibition import KWTA, SCOPES, Scope
 from spyke_numba.layer import Layer
-from spyke_numba.parameters import Distribution
-from spyke_numba.recording import Recording
-from spyke_numba.spec import Neuron, NeuronSpec
+from spyke_numba.layer.recording import Recording
+from spyke_numba.model.checks import whole_number
+from spyke_numba.model.distributions import Distribution
+from spyke_numba.model.expressions import listing
+from spyke_numba.model.kwta import KWTA, SCOPES, Scope
+from spyke_numba.model.spec import Neuron, NeuronSpec
 
 #: The version of a tensor that the user assigned: torch counts from 0.
 _ASSIGNED = -1

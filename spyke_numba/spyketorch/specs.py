@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spyke_numba import models
+from spyke_numba.model.spec import NeuronSpec, Param, State
 from spyke_numba.ops import exp, exp2, minimum, where
-from spyke_numba.spec import NeuronSpec, Param, State
 
 
 def _uncapped(model):

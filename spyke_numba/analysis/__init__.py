@@ -1,0 +1,1 @@
+"""Firing patterns and rates of the models."""

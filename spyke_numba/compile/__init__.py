@@ -1,0 +1,1 @@
+"""From a specification to the text that backends compile."""

@@ -1,0 +1,1 @@
+"""Input: from files, from pictures, and made up."""
