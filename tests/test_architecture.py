@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from spyke_numba._moved import MOVED
+
 ROOT = Path(__file__).parent.parent
 #: What may be imported: a wing imports its own modules and those of lower floors.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("spyke_numba.ops",),
+    ("spyke_numba.ops", "spyke_numba._moved"),
     ("spyke_numba.model",),
     ("spyke_numba.inputs", "spyke_numba.results"),
     ("spyke_numba.models", "spyke_numba.compile"),
@@ -112,3 +115,12 @@ def test_the_core_names_no_backend() -> None:
             "spyke_numba.layer",
         ):
             assert not backends.intersection(other for other, _ in imported_by(path)), module
+
+
+@pytest.mark.parametrize("old", sorted(MOVED))
+def test_an_old_name_says_the_new_one(old: str) -> None:
+    assert f"spyke_numba.{MOVED[old]}" in MODULES
+    with pytest.raises(
+        ModuleNotFoundError, match=f"spyke_numba.{old} is spyke_numba.{MOVED[old]} now: import it"
+    ):
+        importlib.import_module(f"spyke_numba.{old}")
