@@ -37,8 +37,8 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, inhibition: str, 
 def test_equal_potentials_are_won_in_order(
     monkeypatch: pytest.MonkeyPatch, scope: str, most_sorted: int
 ) -> None:
-    backend = importlib.import_module("spyke_numba.backends.torch.launch")
-    monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
+    winners = importlib.import_module("spyke_numba.backends.torch.winners")
+    monkeypatch.setattr(winners, "MOST_SORTED", most_sorted)
     x = np.random.default_rng(0).integers(0, 3, (20, 2, 3, 4, 5)).astype(np.float32)
     neuron = models.get("IF")(threshold=2.0, C=0.001, refractory_timesteps=np.arange(1, 4).reshape(3, 1, 1))
     inhibition = KWTA(k=8, scope=scope)
@@ -54,8 +54,10 @@ def test_what_a_gpu_is_given(
     monkeypatch: pytest.MonkeyPatch, name: str, inhibition: str, most_sorted: int
 ) -> None:
     backend = importlib.import_module("spyke_numba.backends.torch.launch")
-    monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
-    monkeypatch.setattr(backend, "_on_cpu", lambda array: False)
+    winners = importlib.import_module("spyke_numba.backends.torch.winners")
+    monkeypatch.setattr(winners, "MOST_SORTED", most_sorted)
+    for module in (backend, winners):
+        monkeypatch.setattr(module, "on_cpu", lambda array: False)
     neuron, x = neuron_of(models.get(name), True), input_for(name, 3)
     expected = run_case(neuron, x, "cpu", "float32", INHIBITIONS[inhibition])
     assert_same(expected, run_case(neuron, x, backend.TorchBackend(), "float32", INHIBITIONS[inhibition]))

@@ -205,8 +205,10 @@ def test_what_a_gpu_is_given(monkeypatch: pytest.MonkeyPatch, dtype: str, most_s
     """Operations on tensors instead of a compiled loop."""
     pytest.importorskip("torch", reason="torch is not installed")
     backend = importlib.import_module("spyke_numba.backends.torch.launch")
-    monkeypatch.setattr(backend, "MOST_SORTED", most_sorted)
-    monkeypatch.setattr(backend, "_on_cpu", lambda array: False)
+    winners = importlib.import_module("spyke_numba.backends.torch.winners")
+    monkeypatch.setattr(winners, "MOST_SORTED", most_sorted)
+    for module in (backend, winners):
+        monkeypatch.setattr(module, "on_cpu", lambda array: False)
     for kind in ("convolved", "levels"):
         x = near_ties(6, 12, 2, (8, 7, 9), dtype, kind)
         for radius in (0, 2):

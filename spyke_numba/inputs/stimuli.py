@@ -116,7 +116,9 @@ def _same_for_all(shape: tuple[int, ...], values: Callable[[np.ndarray], np.ndar
 
     def take(first, last, dtype):
         block = np.empty((last - first, *shape), dtype)
-        block[...] = values(np.arange(first, last)).reshape((-1,) + (1,) * len(shape))
+        # what is beyond the dtype becomes infinite, which layers refuse
+        with np.errstate(over="ignore"):
+            block[...] = values(np.arange(first, last)).reshape((-1,) + (1,) * len(shape))
         return block
 
     return take
