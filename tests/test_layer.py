@@ -349,7 +349,7 @@ def test_backend_is_a_contract() -> None:
 
 
 def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    import spyke_numba.backends.cpu as cpu
+    from spyke_numba.backends.cpu import launch as cpu
 
     x = np.random.default_rng(0).uniform(0, 40, (12, 3, 5000)).astype(np.float32)
 
@@ -374,7 +374,7 @@ def test_threads_that_share_samples_give_the_same(
     scope: Scope, shape: tuple[int, ...], k: int, radius: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Maps in groups, one by one and in parts, on more threads than cores, with equal potentials in many maps."""
-    import spyke_numba.backends.cpu as cpu
+    from spyke_numba.backends.cpu import launch as cpu
 
     x = np.random.default_rng(0).integers(0, 4, (25, 2, *shape)).astype(np.float32)
 

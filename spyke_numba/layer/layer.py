@@ -7,7 +7,6 @@ import copy
 import itertools
 import math
 import os
-import re
 import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +17,29 @@ import numpy as np
 
 from spyke_numba import backends
 from spyke_numba.compile.program import RECORDS, REFRACTORY, Program, check_constants
+from spyke_numba.layer.call import (
+    Call,
+    as_array,
+    as_input,
+    check_amplitude,
+    check_apart,
+    check_finite,
+    check_numbers,
+    checked_call,
+    checked_dtype,
+    checked_inhibition,
+    checked_shape,
+    given_outputs,
+    is_array,
+    no_memory,
+    record_names,
+)
 from spyke_numba.layer.counters import gathered, spread
 from spyke_numba.layer.recording import Recording
 from spyke_numba.layer.spike_forms import FORMS, packed
 from spyke_numba.model.checks import check_no_gradient, is_tensor, whole_number
 from spyke_numba.model.expressions import listing, suggest
 from spyke_numba.model.kwta import KWTA, Scope
-from spyke_numba.model.limits import DTYPES, MOST_STEPS
 from spyke_numba.model.resolve import call_by_name, resolve
 from spyke_numba.model.spec import Neuron, NeuronSpec
 
@@ -40,23 +55,12 @@ _MOST_LARGE_PLANS, _LARGE = 32, 2**17
 _BROKEN_OFF = "the last call broke off, perhaps within a step: call reset(), or set a state that you kept"
 _ELSEWHERE = "the layer is running in another thread: give each thread a layer of its own"
 
-#: How the names of types begin that hold no real numbers.
-_NO_NUMBERS = re.compile(r"complex|object|str|StringDType|[<>]U|\|[SV]|[\[{]|datetime|timedelta|q")
-
 
 @dataclass
 class _Plan:
-    """What a call of `run` or `step` comes to, once checked."""
+    """A checked call, and the kernel with what it ran on last; None once state or constants have moved."""
 
-    #: Name, shape and dtype of each.
-    outputs: tuple[tuple[str, tuple[int, ...], str], ...]
-    scope: Scope | None
-    winners: backends.Winners | None
-    exact_order: bool
-    records: tuple[str, ...]
-    steps: int
-    constant_input: bool
-    #: The kernel and what it ran on last; None once state or constants have moved.
+    call: Call
     bound: tuple[backends.Kernel, backends.Launch] | None = None
 
 
@@ -134,8 +138,8 @@ class Layer:
                 f"neuron is {neuron!r}: give a model with its parameters, such as models.LIF(threshold=1.0)"
             )
         self._neuron = neuron
-        self._inhibition = _checked_inhibition(inhibition)
-        self._dtype = _checked_dtype(dtype)
+        self._inhibition = checked_inhibition(inhibition)
+        self._dtype = checked_dtype(dtype)
         check_constants(neuron.spec, self._dtype)
         if nan not in ("raise", "ignore"):
             raise ValueError(f"nan is {nan!r}: allowed are 'raise' and 'ignore'")
@@ -181,7 +185,7 @@ class Layer:
         # reentrant: a call that takes the layer again, as blocks do that come from a generator, is no other thread
         self._lock = threading.RLock()
         if shape is not None:
-            self._build(_checked_shape(shape))
+            self._build(checked_shape(shape))
 
     # -- what it is
 
@@ -222,7 +226,7 @@ class Layer:
 
     @inhibition.setter
     def inhibition(self, inhibition: KWTA | None) -> None:
-        inhibition = _checked_inhibition(inhibition)
+        inhibition = checked_inhibition(inhibition)
         self._check_order(inhibition)
         self._inhibition = inhibition
 
@@ -338,7 +342,7 @@ class Layer:
                 raise TypeError(
                     f"{name} of the state is {type(value).__name__}: give an array or a tensor of numbers"
                 ) from None
-            _check_numbers(f"{name} of the state", host)
+            check_numbers(f"{name} of the state", host)
             if host.ndim != len(self._shape) + 1 or host.shape[1:] != self._shape or not len(host):  # type: ignore[arg-type]
                 raise ValueError(
                     f"{name} of the state has the shape {host.shape}: it must be (B, *{self._shape}), B at least 1"
@@ -356,7 +360,7 @@ class Layer:
                 with np.errstate(over="ignore"):
                     cast = host.reshape(batch, -1).astype(self._dtype)
                 if self._refuses_nan:
-                    _check_finite(f"{name} of the state", host.reshape(batch, -1), cast)
+                    check_finite(f"{name} of the state", host.reshape(batch, -1), cast)
                 hosts.append(cast)
         with self._alone():
             self._replace(hosts)
@@ -431,7 +435,7 @@ class Layer:
         if record is None:
             record = ("spikes", "u", *self._neuron.spec.states) + (("winners",) if self._inhibition else ())
         elif type(record) is not tuple:
-            record = _names(record)
+            record = record_names(record)
         return self._advance(potentials, None, record, self._inhibition, single=True)
 
     def run(
@@ -482,15 +486,15 @@ class Layer:
             After a call that broke off (by an interrupt, for want of memory, at a later block): the state is then that
             of some step, and `reset` or a state that you kept comes first.
         """
-        chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
+        chosen = self._inhibition if inhibition is _UNSET else checked_inhibition(inhibition)
         if type(record) is not tuple:
-            record = _names(record)
+            record = record_names(record)
         if out is not None:
             if not isinstance(out, Mapping):
                 raise TypeError(
                     f"out is a {type(out).__name__}: give a mapping of what is recorded to its memory"
                 )
-            if not _is_array(potentials) or every != 1 or not set(FORMS).isdisjoint(record):
+            if not is_array(potentials) or every != 1 or not set(FORMS).isdisjoint(record):
                 raise ValueError(
                     "out= was given: it goes with an input in one piece, every=1 and a record without "
                     f"{listing(FORMS)}"
@@ -499,7 +503,7 @@ class Layer:
             return self._advance(potentials, steps, record, chosen, out=out)
         if steps is not None:
             steps = whole_number("steps", steps, 1)
-        elif not _is_array(potentials):
+        elif not is_array(potentials):
             with self._alone(), self._all_or_nothing():
                 return Recording.joined(self.stream(potentials, record, every=every, inhibition=chosen))
         return self._record(potentials, steps, record, chosen, whole_number("every", every, 1), 0)
@@ -525,19 +529,19 @@ class Layer:
             Steps per block of an array; as many as fill 32 MiB unless given.
         """
         every = whole_number("every", every, 1)
-        chosen = self._inhibition if inhibition is _UNSET else _checked_inhibition(inhibition)
-        record = _names(record)
+        chosen = self._inhibition if inhibition is _UNSET else checked_inhibition(inhibition)
+        record = record_names(record)
         if isinstance(potentials, (list, tuple)):
             # of arrays: blocks; of numbers: an array
             listed = bool(potentials) and not any(hasattr(block, "shape") for block in potentials)
         else:
-            listed = _is_array(potentials) and not hasattr(potentials, "shape")
+            listed = is_array(potentials) and not hasattr(potentials, "shape")
         if listed:
-            potentials = _as_array(potentials)
+            potentials = as_array(potentials)
         blocks: Iterable[Any] = potentials
         if hasattr(potentials, "shape") and not potentials.shape:
             blocks = (potentials,)  # which is refused with the shape that it has to have
-        elif not isinstance(potentials, (list, tuple)) and _is_array(potentials):
+        elif not isinstance(potentials, (list, tuple)) and is_array(potentials):
             per_step = max(1, math.prod(potentials.shape[1:]) * np.dtype(self._dtype).itemsize)
             size = (
                 max(1, _BLOCK_BYTES // per_step // every) * every
@@ -769,11 +773,13 @@ class Layer:
         """Return the plan's kernel, and what it runs on but input and outputs."""
         assert self._states is not None
         compact = self._counted_by is not None
-        if plan.scope is None and self._backend.compact:
+        if plan.call.scope is None and self._backend.compact:
             compact = not np.any(self._values[REFRACTORY]) and not self._counters().any()
-        if not plan.exact_order:
-            _check_amplitude(self._values["spike_amplitude"], self._dtype)
-        kernel = self._backend.kernel(self._program(plan.scope, compact, plan.records, plan.exact_order))
+        if not plan.call.exact_order:
+            check_amplitude(self._values["spike_amplitude"], self._dtype)
+        kernel = self._backend.kernel(
+            self._program(plan.call.scope, compact, plan.call.records, plan.call.exact_order)
+        )
         launch = backends.Launch(
             x=None,
             states=self._states,
@@ -782,9 +788,9 @@ class Layer:
             arrays=self._constants[1],
             periods=self._constants[2],
             outputs={},
-            constant_input=plan.constant_input,
-            steps=plan.steps,
-            winners=plan.winners,
+            constant_input=plan.call.constant_input,
+            steps=plan.call.steps,
+            winners=plan.call.winners,
             threads=self._threads,
             scratch=self._scratch,
         )
@@ -807,37 +813,41 @@ class Layer:
             if self._broken_off:
                 raise RuntimeError(_BROKEN_OFF)
             if type(x) is not np.ndarray:
-                x = _as_input(x)
+                x = as_input(x)
             # a call like an earlier one needs no second check: this is what step by step use spends its time on
             key = (record, inhibition, type(x), x.shape, x.dtype, steps, single)
             plan = self._plans.get(key)
             if plan is None:
                 before = self._shape, self._batch
-                plan = self._plan(x, steps, record, inhibition, single)
+                plan = _Plan(self._checked(x, steps, record, inhibition, single))
                 self._remember(key, plan)
             backend = self._backend
             native = backend.take(x, self._dtype)
             if out is not None:
-                outputs = self._all_given(out, plan, x)
-                _check_apart(
+                outputs = {
+                    name: backend.adopt(array, x) for name, array in given_outputs(out, plan.call).items()
+                }
+                check_apart(
                     {"the input": native, **{f"out[{name!r}]": array for name, array in outputs.items()}}
                 )
             self._bind(x)
-            if plan.scope != self._counted_by:
-                self._count_by(plan.scope, x)
+            if plan.call.scope != self._counted_by:
+                self._count_by(plan.call.scope, x)
             if plan.bound is None:
                 plan.bound = self._bound(plan)
             if out is None:
                 try:
-                    outputs = {name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.outputs}
+                    outputs = {
+                        name: backend.empty(shape, dtype, x) for name, shape, dtype in plan.call.outputs
+                    }
                 except MemoryError:
-                    raise _no_memory(plan) from None
-            if plan.steps:
+                    raise no_memory(plan.call) from None
+            if plan.call.steps:
                 kernel, launch = plan.bound
-                unsettled = self._unsettled
-                if plan.scope is None:
+                if plan.call.scope is None:
                     self._settle()
-                elif backend.lazy:
+                unsettled = self._unsettled
+                if plan.call.scope is not None and backend.lazy:
                     launch.unsettled = unsettled is not None
                     self._unsettled = plan.bound  # type: ignore[assignment]
                 launch.x, launch.outputs = native, outputs
@@ -890,41 +900,33 @@ class Layer:
             f"the input is {shown} at {', '.join(where)}: give finite numbers, or nan='ignore' to the layer{advice}"
         )
 
+    def _checked(
+        self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool
+    ) -> Call:
+        """Return a checked call; a layer without a shape takes the call's."""
+        self._check_order(inhibition)
+        call = checked_call(
+            x,
+            steps,
+            record,
+            inhibition,
+            single,
+            recordable=self.recordable,
+            dtype=self._dtype,
+            known_shape=self._shape,
+            known_batch=self._batch,
+        )
+        if self._shape is None:
+            self._build(call.shape)
+        self._batch = call.batch
+        return call
+
     def _remember(self, key: Any, plan: _Plan) -> None:
         assert self._shape is not None and self._batch is not None
         large = self._batch * math.prod(self._shape) > _LARGE
         if len(self._plans) >= (_MOST_LARGE_PLANS if large else _MOST_PLANS):
             del self._plans[next(iter(self._plans))]
         self._plans[key] = plan
-
-    def _all_given(self, out: Mapping[str, Any], plan: _Plan, like: Any) -> dict[str, Any]:
-        """Return the user's memory for all outputs as the backend's own."""
-        recorded = [name for name, _, _ in plan.outputs]
-        for name in out:
-            if name not in recorded:
-                raise ValueError(
-                    f"out names {name!r}{suggest(str(name), recorded)}, which is not recorded: "
-                    f"it must name {listing(recorded)} alone"
-                )
-        return {name: self._given(out, name, shape, dtype, like) for name, shape, dtype in plan.outputs}
-
-    def _given(self, out: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        """Return the user's memory for an output as the backend's own."""
-        array: Any = out.get(name)
-        if array is None:
-            raise ValueError(f"out names {listing(out)}: it must name {name!r}, which is recorded")
-        if isinstance(array, np.ndarray):
-            array = np.asarray(array)  # a subclass may say another shape than its memory has
-        elif not is_tensor(array):
-            raise TypeError(f"out[{name!r}] is a {type(array).__name__}: give contiguous {dtype} {shape}")
-        kind = str(array.dtype).removeprefix("torch.")
-        contiguous = array.is_contiguous() if hasattr(array, "detach") else array.flags.c_contiguous
-        if tuple(array.shape) != shape or kind != dtype or not contiguous:
-            raise ValueError(
-                f"out[{name!r}] is {kind} {tuple(array.shape)}{'' if contiguous else ', not contiguous'}: "
-                f"give contiguous {dtype} {shape}"
-            )
-        return self._backend.adopt(array, like)
 
     def _record(
         self,
@@ -942,7 +944,7 @@ class Layer:
         forms = [name for name in record if name in FORMS]
         if not held and not forms:
             return self._advance(x, steps, record, inhibition, first_step=first_step)
-        x = _as_input(x)
+        x = as_input(x)
         wanted = tuple(name for name in record if name not in held and name not in forms)
         wanted += ("spikes",) if forms and "spikes" not in wanted else ()
         if not x.shape:
@@ -998,205 +1000,3 @@ class Layer:
         shape = (1, *((self._batch,) if has_batch else ()), *self._shape)
         one = host.reshape(shape)[: int(kept)]
         return self._give(self._backend.upload(one, self._like))
-
-    def _plan(
-        self, x: Any, steps: int | None, record: tuple[str, ...], inhibition: KWTA | None, single: bool
-    ) -> _Plan:
-        """Check a call, before the state is touched, and return what it comes to."""
-        for name in record:
-            if not isinstance(name, str):
-                raise TypeError(f"record names {name!r}: give names, of {listing(self.recordable)}")
-            if name in FORMS:
-                raise ValueError(
-                    f"record names {name!r}, which only run and stream give: record 'spikes' in a step"
-                )
-            if name not in self.recordable:
-                raise ValueError(
-                    f"record names {name!r}{suggest(name, self.recordable)}: allowed are {listing(self.recordable)}"
-                )
-        if "winners" in record and inhibition is None:
-            raise ValueError(
-                "record names 'winners', but there is no inhibition: give inhibition=KWTA(...) or leave it out"
-            )
-        self._check_order(inhibition)
-        _check_numbers("the input", x)
-        one_step = single or steps is not None
-        shape, batch, has_batch = self._fit(tuple(x.shape), one_step)
-        T = steps if steps is not None else 1 if single else int(x.shape[0])
-        if T > MOST_STEPS:
-            given = f"the input has {T} steps" if steps is None else f"steps is {steps}"
-            raise ValueError(f"{given}: give at most {MOST_STEPS} at once")
-        if self._shape is None:
-            self._build(shape)
-        if self._batch is None:
-            self._batch = batch
-        F, H, W = shape if len(shape) == 3 else (shape[0], 1, 1)
-        kinds = {"spikes": "bool", "refractory": "int32", "winners": "int32"}
-        winners = None
-        if inhibition is not None:
-            most = inhibition.most(F, H, W)
-            winners = backends.Winners(inhibition.k, most, inhibition.radius, H, W)
-        outer = (*(() if single else (T,)), *((batch,) if has_batch else ()))
-        outputs = []
-        for name in dict.fromkeys(record):
-            per_sample = (winners.k, 3) if winners and name == "winners" else shape
-            outputs.append((name, (*outer, *per_sample), kinds.get(name, self._dtype)))
-        # spikes are written in any case, unless their numbers are asked for alone: fewer kernels to compile
-        wanted = {"spikes", *record} if "pulses" not in record else set(record)
-        return _Plan(
-            outputs=tuple(outputs),
-            scope=None if inhibition is None else inhibition.scope,
-            winners=winners,
-            exact_order=inhibition is None or inhibition.exact_order,
-            records=tuple(name for name in RECORDS if name in wanted),
-            steps=T,
-            constant_input=one_step,
-        )
-
-    def _fit(self, given: tuple[int, ...], one_step: bool) -> tuple[tuple[int, ...], int, bool]:
-        """Return shape and batch for an input's shape, and whether it has the batch axis."""
-        per_step = given if one_step else given[1:]
-        time = "" if one_step else "T, "
-        if self._shape is not None:
-            rank = len(self._shape)
-            hint = ""
-            if per_step[-rank:] == self._shape and len(per_step) in (rank, rank + 1) and (one_step or given):
-                has_batch = len(per_step) == rank + 1
-                batch = per_step[0] if has_batch else 1
-                if batch > 0 and self._batch in (None, batch):
-                    return self._shape, batch, has_batch
-                if has_batch and batch > 0:
-                    hint = ": reset(batch=...) changes the number of samples"
-            wanted = f"({time}{self._batch or 'B'}, {', '.join(map(str, self._shape))})"
-            raise ValueError(f"the input has the shape {given}, but the layer takes {wanted}{hint}")
-        if len(per_step) not in (1, 2, 3, 4) or (not one_step and not given) or 0 in per_step:
-            raise ValueError(
-                f"the input has the shape {given}: give ({time}B, F, H, W) or ({time}B, N), "
-                "or the same without B for one sample"
-            )
-        has_batch = len(per_step) in (2, 4)
-        batch = per_step[0] if has_batch else 1
-        if self._batch not in (None, batch):
-            raise ValueError(
-                f"the input has {batch} sample(s), but the layer has {self._batch}: give ({time}{self._batch}, ...)"
-            )
-        return _checked_shape(per_step[1:] if has_batch else per_step), batch, has_batch
-
-
-def _is_array(x: Any) -> bool:
-    return (
-        hasattr(x, "__array__")
-        or hasattr(x, "__cuda_array_interface__")
-        or isinstance(x, (list, tuple, int, float))
-    )
-
-
-def _as_input(x: Any) -> Any:
-    """Return a tensor as it is, and anything else as an array whose shape is that of its memory."""
-    if is_tensor(x):
-        check_no_gradient("the input", x)
-        return x
-    if isinstance(x, np.ma.MaskedArray):
-        return x  # which is refused
-    return _as_array(x)
-
-
-def _as_array(x: Any) -> np.ndarray:
-    if hasattr(x, "dtype"):
-        return np.asarray(x)  # of its own kind, or with its own reason why not
-    try:
-        return np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"the input is {type(x).__name__}: give an array or a tensor of numbers") from None
-
-
-def _check_apart(arrays: Mapping[str, Any]) -> None:
-    """Raise a ValueError if contiguous arrays share memory: kernels write one while they read another."""
-    spans = []
-    for name, array in arrays.items():
-        if hasattr(array, "data_ptr"):
-            start = array.data_ptr()
-        else:
-            interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-            start = interface["data"][0]
-        spans.append((start, start + array.nbytes, name))
-    spans.sort()
-    for (_, end, name), (start, _, other) in itertools.pairwise(spans):
-        if start < end:
-            raise ValueError(f"{other} shares memory with {name}: give memory of its own for each output")
-
-
-def _check_numbers(what: str, x: Any) -> None:
-    kind = str(x.dtype).removeprefix("torch.")
-    if _NO_NUMBERS.match(kind):
-        raise TypeError(f"{what} holds {kind}: give real numbers or booleans")
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array: give numbers for what is masked, such as x.filled(0)")
-
-
-def _check_finite(what: str, given: np.ndarray, taken: np.ndarray) -> None:
-    """Raise a ValueError unless all numbers are finite in the dtype as which they are taken."""
-    finite = np.isfinite(taken)
-    if not finite.all():
-        number, beyond = given[~finite][0], taken[~finite][0]
-        shown = f"{number:g}, which is {beyond:g} in {taken.dtype}" if np.isfinite(number) else f"{number:g}"
-        raise ValueError(f"{what} holds {shown}: give finite numbers, or nan='ignore' to the layer")
-
-
-def _names(record: Any) -> tuple[str, ...]:
-    if isinstance(record, str):
-        raise TypeError(f"record is {record!r}: give a tuple of names, such as ({record!r},)")
-    if not isinstance(record, Iterable):
-        raise TypeError(f"record is {record!r}: give a tuple of names, such as ('spikes', 'u')")
-    names = tuple(record)
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"record names {name!r}: give a tuple of names, such as ('spikes', 'u')")
-    return names
-
-
-def _no_memory(plan: _Plan) -> MemoryError:
-    """Return the refusal of a call whose records do not fit into memory."""
-
-    def size(output: tuple[str, tuple[int, ...], str]) -> int:
-        return math.prod(output[1]) * np.dtype(output[2]).itemsize
-
-    largest = max(plan.outputs, key=size)
-    name, shape, _ = largest
-    return MemoryError(
-        f"the record {name!r} of {shape} takes {size(largest) / 2**30:.3g} GiB, which is more than there is: "
-        "record less, states with every=, or block by block with stream"
-    )
-
-
-def _checked_dtype(dtype: Any) -> str:
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        with contextlib.suppress(TypeError):
-            name = np.dtype(dtype).name
-    if name not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}: allowed are {' and '.join(map(repr, DTYPES))}")
-    return name
-
-
-def _checked_inhibition(inhibition: Any) -> KWTA | None:
-    if inhibition is not None and not isinstance(inhibition, KWTA):
-        raise TypeError(f"inhibition is {inhibition!r}: give KWTA(k=...) or None")
-    return inhibition
-
-
-def _check_amplitude(amplitude: Any, dtype: str) -> None:
-    """Raise a ValueError unless spikes have one amplitude above 0, by which SpykeTorch orders winners."""
-    if isinstance(amplitude, np.ndarray) or not np.dtype(dtype).type(amplitude) > 0:
-        given = "differs from neuron to neuron" if isinstance(amplitude, np.ndarray) else f"is {amplitude}"
-        raise ValueError(
-            f"spike_amplitude {given}, but KWTA(exact_order=False) orders winners by one number above 0: "
-            "give such a number, or exact_order=True"
-        )
-
-
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if len(sizes) not in (1, 3):
-        raise ValueError(f"shape is {sizes}: give (F, H, W), or (N,) for a population")
-    return tuple(whole_number("a size in shape", size, 1) for size in sizes)
