@@ -19,8 +19,9 @@ def warn_once(reason: object) -> None:
     global _warned
     if not _warned:
         warnings.warn(
-            f"compiled code is not kept for the next process: {reason}; the folders of the user's cache and of temporary "
-            "files, and those above them, need space, and to be writable by this user or root alone (chmod go-w)",
+            f"compiled code is not kept for the next process: {reason}; the folders of the user's cache and of "
+            "temporary files need space, and neither to them nor above may others than this user and root write "
+            "(chmod go-w)",
             RuntimeWarning,
             stacklevel=2,
         )

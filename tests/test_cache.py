@@ -90,7 +90,11 @@ def only(folder: Path, ending: str) -> Path:
 
 def put(content: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     """Return what replaces a file's content."""
-    return lambda path: path.write_bytes(content(path.read_bytes())) and None
+
+    def change(path: Path) -> None:
+        path.write_bytes(content(path.read_bytes()))
+
+    return change
 
 
 def flipped(place: float) -> Callable[[Path], None]:
