@@ -59,7 +59,7 @@ def first_results(model: str, scope: str | None, repeats: int) -> dict[str, Any]
     """Return the row of one model: a process that compiles, then processes that find the code."""
     argument = [model, DRIVEN[model], scope, SHAPE]
     with tempfile.TemporaryDirectory() as cache:
-        # where each system's cache folder is looked for; numba's own lies beside the generated file
+        # where each system's cache folder is looked for
         where = {"XDG_CACHE_HOME": cache, "LOCALAPPDATA": cache, "HOME": cache}
         _, _, cold = new_process(NEW_PROCESS, argument, **where)
         warm = [new_process(NEW_PROCESS, argument, **where) for _ in range(repeats)]

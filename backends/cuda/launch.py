@@ -47,6 +47,9 @@ class Limits:
 
 #: Shared memory of fixed size: where the warps of a block meet, and what the system keeps for itself.
 _STATIC_BYTES = 2048
+#: Ends a module that is launched. With its signature the kernel takes addresses as they are; without link-time
+#: optimisation it is the PTX checked.
+_COMPILED = "\ncompiled = cuda.jit(SIGNATURE, launch_bounds=BOUNDS, cache=True, lto=False)(run)\n"
 
 
 class Device(Protocol):
@@ -99,15 +102,11 @@ class _Gpu:
 
     def kernel(self, label: str, source: str) -> Any:
         import numba_cuda
-        from numba import cuda
         from numba.cuda.core import config
 
         # a small layer fills no GPU, and whoever runs one knows
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-        module = load_module(label, source, f"numba-cuda {numba_cuda.__version__}")
-        # with its signature it takes addresses as they are; without link-time optimisation it is the PTX checked
-        jit: Any = cuda.jit
-        return jit(module.SIGNATURE, launch_bounds=module.BOUNDS, cache=True, lto=False)(module.run)
+        return load_module(label, source + _COMPILED, f"numba-cuda {numba_cuda.__version__}").compiled
 
     def on(self, like: Any) -> AbstractContextManager[Any]:
         if not _on_gpu(like):
