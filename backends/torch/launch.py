@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,9 +84,8 @@ class _TorchKernel:
     def run(self, launch: Launch) -> None:
         import torch
 
-        # what is made in inference mode could not be changed outside of it; and torch would compile once more for each
-        # mode of its gradients
-        with torch.inference_mode(False), torch.no_grad():
+        # torch would compile once more for each mode of its gradients
+        with _out_of_inference(), torch.no_grad() if self.compiled else nullcontext():
             self._run(launch)
 
     def _run(self, launch: Launch) -> None:
@@ -192,6 +192,13 @@ class _TorchKernel:
         return self._steps[r.device], tiles, competition
 
 
+def _out_of_inference() -> AbstractContextManager[Any]:
+    """Return a context in which tensors can be made that may be changed in any mode: in inference mode, they may not."""
+    import torch
+
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 def _by_step(array: torch.Tensor, steps: int, *shape: int) -> Sequence[torch.Tensor]:
     """Return an array's parts of each step, of this shape."""
     import torch
@@ -272,8 +279,7 @@ class TorchBackend:
         """Return a new tensor on the input's device."""
         import torch
 
-        # in inference mode, what is made could be changed in that mode alone
-        with torch.inference_mode(False):
+        with _out_of_inference():
             if not hasattr(like, "detach") or like.is_cpu:
                 return torch.from_numpy(BUFFERS.empty(shape, dtype))
             return torch.empty(shape, dtype=getattr(torch, dtype), device=_device(like))
@@ -289,7 +295,7 @@ class TorchBackend:
         if array.is_inference():
             if not array.is_cpu:
                 raise ValueError("out holds a tensor that was made in inference mode: make it outside of it")
-            with torch.inference_mode(False):
+            with _out_of_inference():
                 array = torch.from_numpy(array.numpy())
         if array.device != torch.device(_device(like)) or array.requires_grad:
             raise ValueError(
@@ -301,7 +307,7 @@ class TorchBackend:
         """Return a copy on the input's device, which can be changed in any mode of torch's."""
         import torch
 
-        with torch.inference_mode(False):
+        with _out_of_inference():
             return torch.tensor(np.ascontiguousarray(host), device=_device(like))
 
     def fill(self, array: torch.Tensor, host: np.ndarray) -> None:
