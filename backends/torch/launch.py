@@ -193,7 +193,7 @@ class _TorchKernel:
 
 
 def _out_of_inference() -> AbstractContextManager[Any]:
-    """Return a context in which tensors can be made that may be changed in any mode: in inference mode, they may not."""
+    """Return a context for making tensors that can be changed in any mode, which those of inference mode cannot."""
     import torch
 
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
