@@ -214,6 +214,23 @@ def test_a_gradient_that_would_end_here_is_refused(call: Any, what: str, backend
     layer.run(wanted.detach())
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, wanted: layer.run(wanted),
+        lambda layer, wanted: layer.step(wanted[0]),
+        lambda layer, wanted: layer.set(tau_rc=wanted[0][0]),
+        lambda layer, wanted: Layer(LIF, SHAPE, initial={"u": wanted[0][0]}, backend="cpu"),
+        lambda layer, wanted: setattr(layer, "state", {**layer.state, "u": wanted[0]}),
+    ],
+)
+def test_a_list_of_what_requires_a_gradient_is_refused(call: Any) -> None:
+    layer = Layer(LIF, SHAPE, 2, backend="cpu")
+    scalars = [[[[[torch.ones((), requires_grad=True)] * 4] * 3] * 2] * 2] * 2
+    with pytest.raises((TypeError, ValueError), match="give"):
+        call(layer, scalars)
+
+
 def test_inference_mode_and_then_another(backend: Backend) -> None:
     """What is made in inference mode can be changed outside of it, and the other way round."""
     if backend.name == "cuda" and EMULATED:
