@@ -64,6 +64,23 @@ def test_a_run_refuses_it_and_leaves_the_layer_as_it_was(
     np.testing.assert_array_equal(layer.run(kind(X)).spikes, twin.run(kind(X)).spikes)
 
 
+def test_a_refused_run_holds_nobody(backend: Backend) -> None:
+    """Without refractoriness nothing counts, and there are no counters to put back from an earlier run."""
+    layer = Layer(LIF, SHAPE, 2, backend=backend)
+    layer.run(X)
+    assert (np.asarray(layer.state["refractory"]) > 0).any()
+    layer.set(refractory_timesteps=0)
+    layer.run(X[:3])
+    before = states(layer)
+    assert not before["refractory"].any()
+    with pytest.raises(ValueError, match="the input is nan"):
+        layer.run(spoiled(np.nan))
+    if backend.name == "cuda":
+        return
+    after = states(layer)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9])
 def test_each_step_and_neuron_is_looked_at(steps: int, backend: Backend) -> None:
     """Steps go several at once, and neurons in vectors."""
