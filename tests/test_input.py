@@ -64,6 +64,23 @@ def test_a_run_refuses_it_and_leaves_the_layer_as_it_was(
     np.testing.assert_array_equal(layer.run(kind(X)).spikes, twin.run(kind(X)).spikes)
 
 
+def test_a_refused_run_holds_nobody(backend: Backend) -> None:
+    """Without refractoriness nothing counts, and there are no counters to put back from an earlier run."""
+    layer = Layer(LIF, SHAPE, 2, backend=backend)
+    layer.run(X)
+    assert (np.asarray(layer.state["refractory"]) > 0).any()
+    layer.set(refractory_timesteps=0)
+    layer.run(X[:3])
+    before = states(layer)
+    assert not before["refractory"].any()
+    with pytest.raises(ValueError, match="the input is nan"):
+        layer.run(spoiled(np.nan))
+    if backend.name == "cuda":
+        return
+    after = states(layer)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9])
 def test_each_step_and_neuron_is_looked_at(steps: int, backend: Backend) -> None:
     """Steps go several at once, and neurons in vectors."""
@@ -212,6 +229,23 @@ def test_a_gradient_that_would_end_here_is_refused(call: Any, what: str, backend
     with torch.no_grad():
         assert not layer.run(wanted).spikes.requires_grad
     layer.run(wanted.detach())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, wanted: layer.run(wanted),
+        lambda layer, wanted: layer.step(wanted[0]),
+        lambda layer, wanted: layer.set(tau_rc=wanted[0][0]),
+        lambda layer, wanted: Layer(LIF, SHAPE, initial={"u": wanted[0][0]}, backend="cpu"),
+        lambda layer, wanted: setattr(layer, "state", {**layer.state, "u": wanted[0]}),
+    ],
+)
+def test_a_list_of_what_requires_a_gradient_is_refused(call: Any) -> None:
+    layer = Layer(LIF, SHAPE, 2, backend="cpu")
+    scalars = [[[[[torch.ones((), requires_grad=True)] * 4] * 3] * 2] * 2] * 2
+    with pytest.raises((TypeError, ValueError), match="give"):
+        call(layer, scalars)
 
 
 def test_inference_mode_and_then_another(backend: Backend) -> None:

@@ -183,6 +183,19 @@ def test_a_file_that_changed_since_its_import_is_refused(tmp_path: Path, change:
     linecache.checkcache(str(path))
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("    def inner(x):\n        return x\n\n    return u + I\n", "line 2: FunctionDef is not allowed"),
+        ("    return u + max([I for _ in (1, 2)])\n", "line 2: unknown function 'max'"),
+        ("    return lambda: u\n", "line 2: 'lambda: u' is not straight-line arithmetic"),
+    ],
+)
+def test_a_function_in_a_function_is_no_change_of_the_file(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NeuronSpec(name="Wrong", membrane=imported(tmp_path, f"def membrane(u, I):\n{lines}").membrane)
+
+
 def own_exp(x):
     return x + 1
 

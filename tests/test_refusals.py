@@ -352,6 +352,11 @@ def test_reset_is_proposed_only_where_it_helps() -> None:
         ({"u": U + 1j, "refractory": HELD}, TypeError, "u of the state holds complex64: give real numbers"),
         ({"u": U, "refractory": HELD + 0j}, TypeError, "refractory of the state holds complex128: give real"),
         ({"u": [[1], [1, 2]], "refractory": HELD}, TypeError, "u of the state is list: give an array or a"),
+        (
+            {"u": U, "refractory": HELD * np.nan},
+            ValueError,
+            "refractory of the state must hold whole numbers",
+        ),
     ],
 )
 def test_a_wrong_state_says_what_to_do(state: Any, error: type[Exception], sentence: str) -> None:

@@ -125,6 +125,8 @@ class _CpuKernel:
         self._written, self._places_of = source.bytes_written, source.places_of
         self._costly = program.inhibition is not None and operations_of(program) >= COSTLY
         self._x, self._keeps = self._table.index("x"), self._table.index("keeps")
+        #: Whether the kernel has counters at all: without refractoriness there are none to put back.
+        self._counts = program.inhibition is not None or not program.compact
         #: Of what is kept for a run that is refused, so many sets' counters are kept before the kernel runs.
         self._kept_here = 0 if program.inhibition is None else 1 + ("rest_from" in self._table)
         self._pending = self._table.index("pending") if "pending" in self._table else None
@@ -217,7 +219,7 @@ class _CpuKernel:
             values.update(self._scratch(launch, B, N, F, threads))
         counts = B * (owners + 2) if owners else threads
         kept = self._kept(launch)
-        values.update(keeps=0, kept_r=kept[len(program.states)][1])
+        values.update(keeps=0, kept_r=kept[len(program.states)][1] if self._counts else 0)
         values.update({mangled("kept", s): copy for s, (_, copy) in zip(program.states, kept, strict=False)})
         progress = aligned((2 + counts, LINE // 8), "int64")
         values.update(progress=progress, not_finite=progress[0, 1:2])
@@ -229,7 +231,7 @@ class _CpuKernel:
 
     def _kept(self, launch: Launch) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return what a run changes beside its outputs, each with memory for a copy: states, counters, rest."""
-        changed = [*launch.states, launch.refractory]
+        changed = [*launch.states, *([launch.refractory] if self._counts else [])]
         changed += [launch.scratch["rest_from"]] if "rest_from" in self._table else []
         copies = launch.scratch.setdefault("kept", {})
         for array in changed:

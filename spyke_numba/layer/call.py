@@ -201,7 +201,7 @@ def as_array(x: Any) -> np.ndarray:
         return np.asarray(x)  # of its own kind, or with its own reason why not
     try:
         return np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last of tensors with a gradient, in a list
         raise TypeError(f"the input is {type(x).__name__}: give an array or a tensor of numbers") from None
 
 

@@ -338,7 +338,7 @@ class Layer:
             check_no_gradient(f"{name} of the state", value)
             try:
                 host = np.asarray(value.detach().cpu().numpy() if is_tensor(value) else value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, RuntimeError):
                 raise TypeError(
                     f"{name} of the state is {type(value).__name__}: give an array or a tensor of numbers"
                 ) from None
@@ -353,9 +353,11 @@ class Layer:
                 )
             batch = host.shape[0]
             if name == "refractory":
-                if not np.array_equal(host, np.clip(host, 0, 2**31 - 1).astype(np.int32)):
+                with np.errstate(invalid="ignore"):
+                    counters = np.clip(host, 0, 2**31 - 1).astype(np.int32)
+                if not np.array_equal(host, counters):
                     raise ValueError("refractory of the state must hold whole numbers of steps from 0")
-                hosts.append(host.reshape(batch, -1).astype(np.int32))
+                hosts.append(counters.reshape(batch, -1))
             else:
                 with np.errstate(over="ignore"):
                     cast = host.reshape(batch, -1).astype(self._dtype)
@@ -632,7 +634,7 @@ class Layer:
                 with np.errstate(over="ignore"):
                     start = np.asarray(value, dtype=np.float64).astype(self._dtype)
                 finite = np.all(np.isfinite(np.broadcast_to(start, shape)))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, RuntimeError):
                 raise ValueError(
                     f"initial {name} is {value!r}: give numbers that broadcast to {shape}"
                 ) from None

@@ -204,9 +204,10 @@ def _is_what_runs(function: types.FunctionType) -> bool:
 
 
 def _contents(code: types.CodeType) -> tuple[object, ...]:
-    # constants as text, in which 1 is not 1.0, and NaN is NaN
+    # constants as text, in which 1 is not 1.0, and NaN is NaN; the text of code has its address in memory
+    constants = [_contents(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
     names = code.co_names, code.co_varnames, code.co_freevars
-    return code.co_name, code.co_firstlineno, code.co_code, repr(code.co_consts), *names
+    return code.co_name, code.co_firstlineno, code.co_code, constants, *names
 
 
 @lru_cache(maxsize=16)

@@ -469,7 +469,7 @@ def _as_values(model: str, name: str, value: Any) -> Any:
         value = value.detach().cpu().numpy()
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"{name} of {model} is {value!r}: give a number, an array of numbers or a distribution"
         ) from None
