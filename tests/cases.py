@@ -24,6 +24,19 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 
 
+def is_typical(name: str, dtype: str, inhibition: str, varying: bool) -> bool:
+    """Whether a program is of those that are compared without ``--exhaustive``, few so that tests share them.
+
+    Each model alone with numbers, in both types, and with arrays under one scope, the next model under the next; the
+    largest model under each of them in float32, as other tests run it.
+    """
+    if inhibition == "none":
+        return not varying
+    scopes = list(INHIBITIONS)[1:]
+    own = inhibition == scopes[models.names().index(name) % len(scopes)]
+    return varying and (dtype == "float64" and own or (name, dtype) == ("AdEx", "float32"))
+
+
 def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:
     """Return the model in its regime, with every kind of value for its parameters if `varying`."""
     values: dict[str, Any] = {"threshold": 1.0, **REGIMES.get(spec.name, {})}
@@ -56,7 +69,8 @@ def input_for(name: str, batch: int, seed: int = 0) -> np.ndarray:
     neuron = neuron_of(models.get(name), False)
     x = np.random.default_rng(seed).uniform(-0.3, 1.0, (STEPS, batch, *SHAPE))
     scale = 0.1
-    while Layer(neuron, SHAPE, batch, backend="cpu", dtype="float64").run(scale * x).spikes.mean() < 0.05:
+    # with all records, for then the program is another test's too
+    while run_case(neuron, scale * x, "cpu", "float64", None).spikes.mean() < 0.05:
         scale *= 2
         assert scale < 1e6, f"no input makes {name} spike"
     return scale * x

@@ -59,9 +59,9 @@ def divided(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
         if marker is None:
             kept.update(family)
         else:
-            # by the places of the values, for not all values can be looked up
-            places = [item.callspec.indices for item in family]  # type: ignore[attr-defined]
-            kept.update(family[i] for i in covering(places, marker.args))
+            # by identity: arrays and the like have no hash, and the cases of a test share its parameters' values
+            values = [{name: id(value) for name, value in _values(item).items()} for item in family]
+            kept.update(family[i] for i in covering(values, marker.args))
     return [item for item in items if item in kept], [item for item in items if item not in kept]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from emulated import EMULATED
 
-from spyke_numba import Layer, backends, neurons
+from spyke_numba import Layer, backends, models, neurons
 from spyke_numba.backends import Backend
 
 SHAPE = (1, 3, 4, 5)
@@ -43,6 +43,13 @@ def ordered(backend: Backend) -> dict[str, bool]:
     return {} if backend.any_order else {"exact_order": True}
 
 
+def _first_of_each(name: str, backend: str) -> bool:
+    """All of them where nothing is compiled, and one of each model elsewhere, of another scope than the model before."""
+    model, _, number = name.rpartition("_")
+    return backend == "torch" or int(number) == models.names().index(model) % 5
+
+
+@pytest.mark.exhaustive(but=_first_of_each)
 @pytest.mark.parametrize("name", golden_cases.NAMES)
 def test_recorded_trajectories(name: str, backend: Backend) -> None:
     case = golden_cases.load(name)

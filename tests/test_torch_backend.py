@@ -111,6 +111,7 @@ def test_states_that_are_each_others(inhibition: str) -> None:
     assert_same(expected, run_case(spec(threshold=1.0), x, "torch", "float32", INHIBITIONS[inhibition]))
 
 
+@pytest.mark.exhaustive(but=lambda name: name in ("AdEx", "LIF"))
 @pytest.mark.parametrize("name", models.names())
 def test_compiled(name: str) -> None:
     if (why_not := backends.get("torch_compiled").unavailable()) is not None:
