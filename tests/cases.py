@@ -34,7 +34,7 @@ def is_typical(name: str, dtype: str, inhibition: str, varying: bool) -> bool:
         return not varying
     scopes = list(INHIBITIONS)[1:]
     own = inhibition == scopes[models.names().index(name) % len(scopes)]
-    return varying and (dtype == "float64" and own or (name, dtype) == ("AdEx", "float32"))
+    return varying and ((dtype == "float64" and own) or (name, dtype) == ("AdEx", "float32"))
 
 
 def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:

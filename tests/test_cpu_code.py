@@ -69,7 +69,7 @@ def wrongly_contracted(code: str, source: str) -> int:
 
 
 @on_x86
-@pytest.mark.sampled()
+@pytest.mark.sampled
 @pytest.mark.parametrize("inhibition", [None, "feature"])
 @pytest.mark.parametrize("name", models.names())
 def test_the_hot_loop_is_vectorised_and_nothing_else_is_contracted(name: str, inhibition: str | None) -> None:
@@ -263,7 +263,7 @@ def test_input_that_is_asked_for_ahead_changes_nothing(
             assert_same(runs[0], run)
 
 
-@pytest.mark.sampled()
+@pytest.mark.sampled
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["LIF", "AdEx"])
 @pytest.mark.parametrize("scope", ["feature", "location", "global"])
@@ -317,7 +317,7 @@ def test_spikes_are_listed(neurons: int) -> None:
             assert listed.dtype == np.int64
 
 
-@pytest.mark.sampled()
+@pytest.mark.sampled
 @pytest.mark.parametrize("periods", ["one", "each"])
 @pytest.mark.parametrize("name", models.names())
 def test_steps_together_and_holds_over_windows_equal_single_steps(name: str, periods: str) -> None:

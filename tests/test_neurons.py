@@ -29,6 +29,8 @@ def inputs(steps: int, scale: float, seed: int = 0, batch: int = 1) -> Iterator[
 DRIVE = dict.fromkeys(neurons.CLASSES, 900.0) | {"Izhikevich": 40.0, "AdEx": 2500.0}
 DRIVE |= {"LIF_Simple": 3.0, "EIF_Simple": 3.0}
 CLASSES = [name for name in neurons.CLASSES if name not in ("Neuron", "HeterogeneousNeuron")]
+#: With a state of their own beside the potential, with none, and with a parameter that differs.
+FEW_CLASSES = ("LIF", "AdEx", "UniformEIF")
 
 
 def make(name: str, **more: Any) -> Any:
@@ -44,7 +46,7 @@ def ordered(backend: Backend) -> dict[str, bool]:
 
 
 def _first_of_each(name: str, backend: str) -> bool:
-    """All of them where nothing is compiled, and one of each model elsewhere, of another scope than the model before."""
+    """All of them where nothing is compiled, and one of each model, the next for the next, elsewhere."""
     model, _, number = name.rpartition("_")
     return backend == "torch" or int(number) == models.names().index(model) % 5
 
@@ -93,6 +95,8 @@ def test_the_recordings_hold_winners_and_losers() -> None:
     assert sum((case.arrays["spikes"] > 0).sum() > 2 * len(case.arrays["winners"]) for case in cases) > 20
 
 
+# in the exact order, the cpu's program is another one too
+@pytest.mark.exhaustive(but=lambda name, backend: backend != EMULATED or name in ("AdEx", "UniformQIF"))
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
     expected, other = (make(name, backend=where, **ordered(backend)) for where in ("cpu", backend))
@@ -107,6 +111,7 @@ def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
     assert spiked > 5
 
 
+@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_batch_is_samples_of_their_own(name: str) -> None:
     batched, singles = make(name), [make(name) for _ in range(3)]
@@ -255,6 +260,7 @@ def test_parameters_can_be_assigned() -> None:
     assert neuron.tau_rc == neuron.layer.parameters["tau_rc"] == 0.05
 
 
+@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_copies_and_pickles_go_on_alike(name: str) -> None:
     neuron = make(name)

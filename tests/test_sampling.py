@@ -83,7 +83,18 @@ def test_what_runs_and_what_is_said(
     (tmp_path / "test_probe.py").write_text(PROBE)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "conftest"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        tmp_path,
+        "-p",
+        "conftest",
+    ]
     done = subprocess.run(
         [*command, *options, tmp_path], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
