@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import reference
 
 from spyke_numba import KWTA, Layer, LogNormal, Normal, Recording, Uniform, models
 from spyke_numba.model.spec import Neuron, NeuronSpec
@@ -22,6 +23,19 @@ INHIBITIONS: dict[str, KWTA | None] = {
 REGIMES: dict[str, dict[str, Any]] = {
     "Izhikevich": {"threshold": 30.0, "resting_potential": -65.0, "ts": 0.0005, "refractory_timesteps": 2},
 }
+
+
+def is_typical(name: str, dtype: str, inhibition: str, varying: bool) -> bool:
+    """Whether a program is of those that are compared without ``--exhaustive``, few so that tests share them.
+
+    Each model in float32 with numbers and alone, and in float64 with arrays and under one scope, the next model under
+    the next; the largest model under each of them in float32, as other tests run it.
+    """
+    if inhibition == "none":
+        return not varying and dtype == "float32"
+    scopes = list(INHIBITIONS)[1:]
+    own = inhibition == scopes[models.names().index(name) % len(scopes)]
+    return varying and ((dtype == "float64" and own) or (name, dtype) == ("AdEx", "float32"))
 
 
 def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:
@@ -52,11 +66,11 @@ def run_case(
 
 @cache
 def input_for(name: str, batch: int, seed: int = 0) -> np.ndarray:
-    """Return a random input (STEPS, batch, *SHAPE), scaled until at least 5 % of all neuron-steps spike on the cpu."""
+    """Return a random input (STEPS, batch, *SHAPE) at which at least 5 % of all neuron-steps of the reference spike."""
     neuron = neuron_of(models.get(name), False)
     x = np.random.default_rng(seed).uniform(-0.3, 1.0, (STEPS, batch, *SHAPE))
     scale = 0.1
-    while Layer(neuron, SHAPE, batch, backend="cpu", dtype="float64").run(scale * x).spikes.mean() < 0.05:
+    while reference.simulate(name, neuron.given, scale * x)["spikes"].mean() < 0.05:
         scale *= 2
         assert scale < 1e6, f"no input makes {name} spike"
     return scale * x

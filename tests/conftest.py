@@ -1,14 +1,19 @@
-"""Backends as test parameters: whatever is registered, and the CUDA kernels under emulation."""
+"""Backends as test parameters, whatever is registered and the CUDA kernels under emulation; and which cases run."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import sampling
 from emulated import EMULATED, EmulatedDevice, LimitedGpu, emulated_cuda
 
 from spyke_numba import backends
 
 #: Backends that compile every program for seconds: `test_torch_backend.py` takes a sample of them.
 SAMPLED = ("torch_compiled",)
+#: Of those that were not run, how many need a GPU and how many ``--exhaustive``.
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="BACKEND",
         help="fail, instead of skipping, where this backend is not usable (may be repeated)",
     )
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="run every case, instead of a sample that holds each value of each parameter",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,15 +37,59 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--require names {sorted(unknown)}: allowed are {[*backends.names(), EMULATED]}"
         )
+    config.stash[LEFT_OUT] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    every = [name for name in backends.names() if name not in SAMPLED]
+    def parameters(names: list[str]) -> list[Any]:
+        return [pytest.param(name, marks=pytest.mark.gpu) if name == "cuda" else name for name in names]
+
+    every = [*(name for name in backends.names() if name not in SAMPLED), EMULATED]
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", [*every, EMULATED], indirect=True)
+        metafunc.parametrize("backend", parameters(every), indirect=True)
     if "other_backend" in metafunc.fixturenames:
-        others = [name for name in every if name != "cpu"]
-        metafunc.parametrize("other_backend", [*others, EMULATED], indirect=True)
+        metafunc.parametrize(
+            "other_backend", parameters([name for name in every if name != "cpu"]), indirect=True
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out: list[pytest.Item] = []
+    if "cuda" not in config.getoption("--require") and backends.get("cuda").unavailable() is not None:
+        left_out += [item for item in items if item.get_closest_marker("gpu")]
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    config.stash[LEFT_OUT]["gpu"] = len(left_out)
+    if not config.getoption("--exhaustive"):
+        items[:], rest = sampling.divided(items)
+        left_out += rest
+        config.stash[LEFT_OUT]["exhaustive"] = len(rest)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        # to the process that prints, which collects nothing itself
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    # each worker of pytest-xdist leaves out the same
+    node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash[LEFT_OUT]
+    if left_out.get("gpu"):
+        why_not = backends.get("cuda").unavailable()
+        terminalreporter.write_line(
+            f"left out: {left_out['gpu']} cases that only a GPU can run, since {why_not}"
+            " (--require cuda lets them fail instead)"
+        )
+    if left_out.get("exhaustive"):
+        terminalreporter.write_line(f"left out: {left_out['exhaustive']} cases that --exhaustive adds")
 
 
 def _usable(request: pytest.FixtureRequest, name: str) -> backends.Backend:
@@ -66,7 +120,7 @@ def gpu(request: pytest.FixtureRequest) -> None:
     _usable(request, "cuda")
 
 
-@pytest.fixture(params=["emulated", "gpu"])
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cuda_device(request: pytest.FixtureRequest) -> type[EmulatedDevice | LimitedGpu]:
     """Where CUDA kernels run, made of a seed and limits."""
     if request.param == "emulated":

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import INHIBITIONS, assert_same, input_for, neuron_of, run_case
+from cases import INHIBITIONS, assert_same, input_for, is_typical, neuron_of, run_case
 from emulated import emulated_cuda, needs_emulator
 
 from spyke_numba import NeuronSpec, Param, Recording, models
@@ -21,6 +21,11 @@ def on_cpu(name: str, dtype: str, inhibition: str, varying: bool, batch: int) ->
     return run_case(neuron, input_for(name, batch), "cpu", dtype, INHIBITIONS[inhibition])
 
 
+def _typical(name: str, dtype: str, inhibition: str, varying: bool, batch: int) -> bool:
+    return batch == (1 if inhibition == "none" else 3) and is_typical(name, dtype, inhibition, varying)
+
+
+@pytest.mark.exhaustive(but=_typical)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("varying", [False, True], ids=["scalar", "varying"])
 @pytest.mark.parametrize("inhibition", INHIBITIONS)

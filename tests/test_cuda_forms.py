@@ -62,6 +62,8 @@ def check(
     )
 
 
+@pytest.mark.exhaustive(but=lambda dtype, scope: dtype == "float32" or scope == "feature")
+@pytest.mark.sampled("cuda_device device width dtype", "cuda_device device scope")
 @pytest.mark.parametrize("radius", [0, 2])
 @pytest.mark.parametrize("scope", ["feature", "location", "global"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -87,6 +89,7 @@ def test_threads_and_blocks_in_any_order(device: str, seed: int) -> None:
     check(EmulatedDevice, "LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed)
 
 
+@pytest.mark.exhaustive(but=lambda steps: steps in (1, 4, 5, 7))
 @pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("width", SHAPES)
 def test_every_number_of_steps(cuda_device: CudaDevice, width: str, steps: int) -> None:

@@ -36,6 +36,14 @@ def check_exact(ptx: str, dtype: str, text: str) -> None:
     assert bool(ptx_tools.float64_instructions(ptx)) == (dtype == "float64")
 
 
+def _one_of_each(case: cuda_resources.Case) -> bool:
+    """Each model, each scope, the other type and the form of most machinery."""
+    alone = case.inhibition is None and not case.varying
+    other = case.inhibition in ("location", "global") or case.form.grid
+    return other or (alone and (case.dtype == "float32" or case.model == "EIF"))
+
+
+@pytest.mark.exhaustive(but=_one_of_each)
 @pytest.mark.parametrize("case", list(cuda_resources.cases()), ids=str)
 def test_every_kernel(case: cuda_resources.Case) -> None:
     """Exact instructions, no spills, registers for its largest block, and what the committed table says."""
@@ -62,6 +70,7 @@ def test_the_table_holds_every_kernel_and_nothing_else() -> None:
     assert table == cuda_resources.table(committed)
 
 
+@pytest.mark.exhaustive(but=lambda dtype: dtype == "float32")
 @pytest.mark.parametrize(
     ("dtype", "read", "written"),
     [
@@ -101,6 +110,7 @@ def loop_of(text: str, arch: str) -> list[str]:
 
 
 @needs_disassembler
+@pytest.mark.sampled
 @pytest.mark.parametrize("arch", cuda_resources.ARCHITECTURES)
 @pytest.mark.parametrize("wide", [True, False], ids=["wide", "narrow"])
 @pytest.mark.parametrize(("model", "dtype"), [("LIF", "float32"), ("AdEx", "float32"), ("LIF", "float64")])

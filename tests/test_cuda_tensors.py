@@ -16,6 +16,7 @@ from spyke_numba.backends.cuda.launch import CudaBackend
 torch = pytest.importorskip("torch")
 
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.usefixtures("gpu"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch is a build without CUDA, or sees no GPU"),
 ]

@@ -148,7 +148,7 @@ def test_arguments_by_position_and_by_name(name: str) -> None:
         cls(*expected.values(), 1.0)
 
 
-@pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"HeterogeneousNeuron"}))
+@pytest.mark.parametrize("name", [name for name in ARGUMENTS if name != "HeterogeneousNeuron"])
 def test_other_arguments_by_name(name: str) -> None:
     more = {"dtype": "float64", "seed": 3, "inhibition_radius": 1, "exact_order": True, "v_reset": -2.0}
     for level in ("per_neuron_thresh", "per_neuron_threshold"):
@@ -323,6 +323,7 @@ class Adaptive(neurons.Neuron):
         self.trace = None
 
 
+@pytest.mark.exhaustive(but=lambda on, mode: on == "torch" or mode == "feature")
 @pytest.mark.parametrize("on", ["cpu", "torch"])
 @pytest.mark.parametrize("mode", ["feature", "location", "none"])
 def test_a_subclass_of_neuron_with_a_membrane_of_its_own(mode: str, on: str) -> None:

@@ -47,6 +47,7 @@ class Plain:
         return spiked.astype(float), u, winners
 
 
+@pytest.mark.exhaustive(but=lambda on, seed: on == "torch" or seed == 0)
 @pytest.mark.parametrize("on", BACKENDS)
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_written_and_assigned_acts_on_the_next_step(on: str, seed: int) -> None:
@@ -210,6 +211,7 @@ def test_copies_and_pickles_take_what_was_written() -> None:
 # -- time since the last spike
 
 
+@pytest.mark.exhaustive(but=lambda on, name: on == "torch" or name == "LIF")
 @pytest.mark.parametrize("on", BACKENDS)
 @pytest.mark.parametrize("name", ["IF", "LIF", "UniformLIF"])
 def test_time_since_spike_counts_calls(name: str, on: str) -> None:

@@ -28,7 +28,7 @@ from spyke_numba.spyketorch import functional_cpu, functional_torch  # noqa: E40
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32, torch.int64]
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=NO_CUDA)]
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CUDA])]
 #: What may not happen while winners are chosen: one number, or an unknown count of them, asked of the device.
 TRANSFERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2")
 

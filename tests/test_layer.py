@@ -275,6 +275,7 @@ def test_a_call_that_breaks_off_is_not_gone_on_from(
     assert_same(adex(backend).run(x, EVERYTHING), layer.run(x, EVERYTHING))
 
 
+@pytest.mark.exhaustive(but=lambda varying, change: not varying or change == "threshold")
 @pytest.mark.parametrize("varying", [False, True])
 @pytest.mark.parametrize("change", ["initial", "state", "threshold", "scope", "none"])
 def test_a_potential_above_the_threshold_is_reset_only_where_it_spiked(
@@ -367,6 +368,7 @@ def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
 
 
+@pytest.mark.sampled("scope shape", "shape k")
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("shape", [(23, 5, 7), (40, 2, 3), (3, 40, 50), (300,)], ids=str)
 @pytest.mark.parametrize(("k", "radius"), [(1, 0), (4, 0), (4, 1), (40, 1)])
@@ -736,6 +738,7 @@ def test_more_steps_than_counters_hold(backend: Backend) -> None:
     assert layer.run(np.zeros((1, 3)), steps=2).spikes.shape == (2, 1, 3)
 
 
+@pytest.mark.sampled("backend scope", "backend uniform order")
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [("feature", [[3, 3], [1, 1]]), ("location", [[3, 8], [3, 8]]), ("global", [[3, 3], [3, 3]])],

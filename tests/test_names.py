@@ -26,6 +26,8 @@ from spyke_numba.compile.writer import mangled, numbered
 from spyke_numba.model.spec import SHARED_PARAMS, canonical
 
 STEPS, SHAPE = 6, (2, 1, 3)
+#: In so many parts all names are tried: a program of many states takes long to compile.
+PARTS = 6
 #: Names that a model may not give, which the specification says.
 RESERVED = {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory", "events"}
 RESERVED |= {"packed_spikes", "description", *SHARED_PARAMS}
@@ -128,21 +130,21 @@ def check(spec: NeuronSpec, backend: Any, record: Sequence[str] | None = None, s
         np.testing.assert_array_equal(recording[name], expected[name], err_msg=name)
 
 
-def test_names_of_generated_code_are_names_for_models(backend: Backend, tmp_path: Path) -> None:
+@pytest.mark.exhaustive(but=lambda part, backend: backend != "cpu" or part == 0)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_names_of_generated_code_are_names_for_models(part: int, backend: Backend, tmp_path: Path) -> None:
     """Each name of the generated texts once as a state, as a parameter and as a local value."""
     free = [name for name in generated_names() if name not in RESERVED | RECORDING and "__" not in name]
     assert len(free) > 250 and {"x", "r", "t", "b", "lo", "hi", "new_u", "i_in", "taint"} <= set(free)
-    size = 70
-    for at in range(0, len(free), size):
-        chunk = free[at : at + size]
-        third = -(-len(chunk) // 3)
-        for turn in range(3):
-            states, params, local = (
-                chunk[third * ((turn + i) % 3) : third * ((turn + i) % 3) + third] for i in range(3)
-            )
-            if backend.name == "cpu" and turn != at // size % 3:
-                continue  # a compilation of seconds each: a third of the roles there, all of them elsewhere
-            check(spec_of(states, params, local, tmp_path), backend)
+    chunk = free[part::PARTS]
+    third = -(-len(chunk) // 3)
+    for turn in range(3):
+        states, params, local = (
+            chunk[third * ((turn + i) % 3) : third * ((turn + i) % 3) + third] for i in range(3)
+        )
+        if backend.name == "cpu" and turn != part % 3:
+            continue  # a compilation of seconds each: a third of the roles there, all of them elsewhere
+        check(spec_of(states, params, local, tmp_path), backend)
 
 
 def test_the_reported_names(backend: Backend, tmp_path: Path) -> None:

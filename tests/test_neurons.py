@@ -13,7 +13,7 @@ import pytest
 import torch
 from emulated import EMULATED
 
-from spyke_numba import Layer, backends, neurons
+from spyke_numba import Layer, backends, models, neurons
 from spyke_numba.backends import Backend
 
 SHAPE = (1, 3, 4, 5)
@@ -29,6 +29,8 @@ def inputs(steps: int, scale: float, seed: int = 0, batch: int = 1) -> Iterator[
 DRIVE = dict.fromkeys(neurons.CLASSES, 900.0) | {"Izhikevich": 40.0, "AdEx": 2500.0}
 DRIVE |= {"LIF_Simple": 3.0, "EIF_Simple": 3.0}
 CLASSES = [name for name in neurons.CLASSES if name not in ("Neuron", "HeterogeneousNeuron")]
+#: With a state of their own beside the potential, with none, and with a parameter that differs.
+FEW_CLASSES = ("LIF", "AdEx", "UniformEIF")
 
 
 def make(name: str, **more: Any) -> Any:
@@ -43,6 +45,13 @@ def ordered(backend: Backend) -> dict[str, bool]:
     return {} if backend.any_order else {"exact_order": True}
 
 
+def _first_of_each(name: str, backend: str) -> bool:
+    """All of them where nothing is compiled, and one of each model, the next for the next, elsewhere."""
+    model, _, number = name.rpartition("_")
+    return backend == "torch" or int(number) == models.names().index(model) % 5
+
+
+@pytest.mark.exhaustive(but=_first_of_each)
 @pytest.mark.parametrize("name", golden_cases.NAMES)
 def test_recorded_trajectories(name: str, backend: Backend) -> None:
     case = golden_cases.load(name)
@@ -86,6 +95,14 @@ def test_the_recordings_hold_winners_and_losers() -> None:
     assert sum((case.arrays["spikes"] > 0).sum() > 2 * len(case.arrays["winners"]) for case in cases) > 20
 
 
+def _beside_the_recorded(name: str, backend: str) -> bool:
+    """One of a kind, and those without recordings; where the order is the exact one, the cpu compiles anew too."""
+    if backend == EMULATED:
+        return name in ("AdEx", "UniformQIF")
+    return name in FEW_CLASSES or name.startswith("Uniform")
+
+
+@pytest.mark.exhaustive(but=_beside_the_recorded)
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
     expected, other = (make(name, backend=where, **ordered(backend)) for where in ("cpu", backend))
@@ -100,6 +117,7 @@ def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
     assert spiked > 5
 
 
+@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_batch_is_samples_of_their_own(name: str) -> None:
     batched, singles = make(name), [make(name) for _ in range(3)]
@@ -248,6 +266,7 @@ def test_parameters_can_be_assigned() -> None:
     assert neuron.tau_rc == neuron.layer.parameters["tau_rc"] == 0.05
 
 
+@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_copies_and_pickles_go_on_alike(name: str) -> None:
     neuron = make(name)

@@ -234,6 +234,7 @@ def probe(checkout: Path) -> Iterator[Path]:
     path.unlink()
 
 
+@pytest.mark.sampled("environment command")
 @pytest.mark.parametrize("folder", ["", "tests"])
 @pytest.mark.parametrize("command", ["pytest", "python -m pytest"])
 @pytest.mark.parametrize("environment", ["bare", "installed"])
@@ -242,7 +243,8 @@ def test_pytest_runs_the_checkout(
 ) -> None:
     chosen: Environment = request.getfixturevalue(environment)
     how = [chosen.pytest_script] if command == "pytest" else ["-m", "pytest"]
-    output = run([chosen.python, *how, "-p", "no:cacheprovider", "-q", probe], checkout / folder).stdout
+    options = ["-p", "no:cacheprovider", "-n", "0", "-q"]
+    output = run([chosen.python, *how, *options, probe], checkout / folder).stdout
     assert f"{len(MODULES)} passed" in output
 
 

@@ -229,6 +229,7 @@ def overshooting(**more: Any) -> NeuronSpec:
     )
 
 
+@pytest.mark.exhaustive(but=lambda overshoot, backend: overshoot == "cut" or backend != "cpu")
 @pytest.mark.parametrize("overshoot", ["kept", "cut"])
 def test_overshoot_is_kept_or_cut(overshoot: str, backend: Backend) -> None:
     """The second neuron overshoots most, at the higher threshold; the third stays below its own."""
@@ -297,6 +298,7 @@ def everything(name: str, values: dict[str, Any], start: dict[str, np.ndarray], 
     return layer.run(start["I"], ("spikes", "u", "u_pre", *models.get(name).states), steps=40)
 
 
+@pytest.mark.exhaustive(but=lambda dtype: dtype == "float32")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("name", "values"), CONFIGURED, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CONFIGURED)]
@@ -313,6 +315,7 @@ def test_everything_stays_finite(name: str, values: dict[str, Any], dtype: str) 
 bounded = st.floats(-1e6, 1e6, width=32)
 
 
+@pytest.mark.exhaustive(but=lambda dtype: dtype == "float32")
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.tuples(bounded, bounded, bounded), min_size=4, max_size=4))
@@ -324,6 +327,7 @@ def test_everything_stays_finite_anywhere(dtype: str, rows: list[tuple[float, fl
         assert all(np.isfinite(run[key]).all() for key in run.names), name
 
 
+@pytest.mark.sampled("name backend", "dtype backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["EIF", "EIF_Simple", "AdEx"])
 def test_the_upswing_of_a_step_is_capped(name: str, dtype: str, backend: Backend) -> None:

@@ -32,6 +32,7 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, inhibition: str, 
     assert_same(expected, run_case(neuron, x, "torch", "float32", INHIBITIONS[inhibition]))
 
 
+@pytest.mark.exhaustive(but=lambda scope: scope == "feature")
 @pytest.mark.parametrize("most_sorted", [0, 10])
 @pytest.mark.parametrize("scope", ["feature", "location"])
 def test_equal_potentials_are_won_in_order(
@@ -47,6 +48,7 @@ def test_equal_potentials_are_won_in_order(
     assert_same(expected, run_case(neuron, x, "torch", "float32", inhibition))
 
 
+@pytest.mark.exhaustive(but=lambda name: name == "AdEx")
 @pytest.mark.parametrize("most_sorted", [0, 10])
 @pytest.mark.parametrize("inhibition", INHIBITIONS)
 @pytest.mark.parametrize("name", ["AdEx", "LIF"])
@@ -102,6 +104,7 @@ def _remember(u, w):
     return u
 
 
+@pytest.mark.exhaustive(but=lambda inhibition: inhibition in ("none", "global"))
 @pytest.mark.parametrize("inhibition", INHIBITIONS)
 def test_states_that_are_each_others(inhibition: str) -> None:
     spec = NeuronSpec(
@@ -113,6 +116,7 @@ def test_states_that_are_each_others(inhibition: str) -> None:
     assert_same(expected, run_case(spec(threshold=1.0), x, "torch", "float32", INHIBITIONS[inhibition]))
 
 
+@pytest.mark.exhaustive(but=lambda name: name in ("AdEx", "LIF"))
 @pytest.mark.parametrize("name", models.names())
 def test_compiled(name: str) -> None:
     if (why_not := backends.get("torch_compiled").unavailable()) is not None:
@@ -136,6 +140,9 @@ def _nothing(threshold, v_reset):
     return threshold + v_reset
 
 
+@pytest.mark.exhaustive(
+    but=lambda membrane, inhibition: (membrane is _every_function) == (inhibition == "none")
+)
 @pytest.mark.parametrize("inhibition", ["none", "feature"])
 @pytest.mark.parametrize("membrane", [_every_function, _nothing])
 @pytest.mark.parametrize("name", ["torch", "torch_compiled"])

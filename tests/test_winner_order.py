@@ -120,6 +120,7 @@ def neuron_of(dtype: str, threshold: Any = 11.0, **more: Any) -> Any:
     return models.LIF_Simple(threshold=threshold, **given)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["convolved", "levels"])
 @pytest.mark.parametrize("scope", ["feature", "location", "global"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -173,6 +174,7 @@ def test_maps_alone_in_rows_and_in_blocks(shape: tuple[int, ...], k: int, radius
     assert check(runs[0], inhibition, AMPLITUDES["float32"], 1)[0] >= 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("B", [1, 4])
 def test_threads_that_share_a_sample_and_those_that_do_not(B: int, threads: int) -> None:
