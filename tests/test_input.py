@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated import EMULATED
 
 from spyke_numba import KWTA, Layer, State, models
 from spyke_numba.backends import Backend
@@ -250,7 +249,7 @@ def test_a_list_of_what_requires_a_gradient_is_refused(call: Any) -> None:
 
 def test_inference_mode_and_then_another(backend: Backend) -> None:
     """What is made in inference mode can be changed outside of it, and the other way round."""
-    if backend.name == "cuda" and EMULATED:
+    if backend.name == "cuda":
         pytest.skip("tensors on a GPU alone are torch's there")
     for modes in ((True, False, True), (False, True, False)):
         layer = Layer(LIF, SHAPE, 2, KWTA(2), backend=backend)

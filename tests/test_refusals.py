@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from spyke_numba import KWTA, Layer, Recording, models, neurons
-from spyke_numba import layer as layer_module
 from spyke_numba.backends import Backend
+from spyke_numba.layer import layer as layer_module
 
 SHAPE = (2, 3, 4)
 X = np.full((5, 1, *SHAPE), 0.4, np.float32)
@@ -200,7 +200,7 @@ def test_calls_of_many_lengths_are_remembered_and_the_oldest_forgotten() -> None
     most = layer_module._MOST_PLANS
     for steps in range(1, most + 4):
         layer.run(X[0], steps=steps)
-    assert [plan.steps for plan in layer._plans.values()] == list(range(4, most + 4))
+    assert [plan.call.steps for plan in layer._plans.values()] == list(range(4, most + 4))
     assert most >= 200 and all(plan.bound is not None for plan in layer._plans.values())
 
 
@@ -209,7 +209,7 @@ def test_a_large_layer_remembers_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = lif()
     for steps in range(1, 41):
         layer.run(X[0], steps=steps)
-    assert [plan.steps for plan in layer._plans.values()] == list(range(9, 41))
+    assert [plan.call.steps for plan in layer._plans.values()] == list(range(9, 41))
 
 
 # -- sentences
