@@ -69,6 +69,7 @@ def wrongly_contracted(code: str, source: str) -> int:
 
 
 @on_x86
+@pytest.mark.exhaustive(but=lambda name: name in ("AdEx", "EIF", "LIF", "QIF"))
 @pytest.mark.sampled
 @pytest.mark.parametrize("inhibition", [None, "feature"])
 @pytest.mark.parametrize("name", models.names())

@@ -105,7 +105,7 @@ def _beside_the_recorded(name: str, backend: str) -> bool:
     """One of a kind, and those without recordings; where the order is the exact one, the cpu compiles anew too."""
     if backend == EMULATED:
         return name == "UniformQIF"
-    return name in ("LIF", "AdEx", "UniformLIF", "UniformEIF", "UniformQIF")
+    return name in ("UniformLIF", "UniformQIF")
 
 
 @pytest.mark.exhaustive(but=_beside_the_recorded)
