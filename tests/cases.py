@@ -28,14 +28,18 @@ REGIMES: dict[str, dict[str, Any]] = {
 def is_typical(name: str, dtype: str, inhibition: str, varying: bool) -> bool:
     """Whether a program is of those that are compared without ``--exhaustive``, few so that tests share them.
 
-    Each model in float32 with numbers and alone, and in float64 with arrays and under one scope, the next model under
-    the next; the largest model under each of them in float32, as other tests run it.
+    Each model alone, with numbers; the largest one under each scope, with arrays, in float32 as other tests run it; and
+    another for each scope in float64.  Every model under a scope has its own in test_neurons.py.
     """
     if inhibition == "none":
-        return not varying and dtype == "float32"
-    scopes = list(INHIBITIONS)[1:]
-    own = inhibition == scopes[models.names().index(name) % len(scopes)]
-    return varying and ((dtype == "float64" and own) or (name, dtype) == ("AdEx", "float32"))
+        return not varying
+    if dtype == "float32":
+        return varying and name == "AdEx"
+    return varying and (name, inhibition) in {
+        ("IF", "feature"),
+        ("Izhikevich", "location"),
+        ("LIF", "global"),
+    }
 
 
 def neuron_of(spec: NeuronSpec, varying: bool) -> Neuron:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -38,6 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
             f"--require names {sorted(unknown)}: allowed are {[*backends.names(), EMULATED]}"
         )
     config.stash[LEFT_OUT] = {}
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        # torch, which no test has imported yet, shares the processors with the other workers' torch
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -50,8 +50,7 @@ def divided(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
     """Return the sample and the rest, each in order."""
     families: defaultdict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
-        marker = item.get_closest_marker("exhaustive")
-        if marker is None or holds(marker.kwargs.get("but"), _values(item)):
+        if all(holds(marker.kwargs.get("but"), _values(item)) for marker in item.iter_markers("exhaustive")):
             families[item.nodeid.partition("[")[0], getattr(item, "originalname", item.name)].append(item)
     kept: set[pytest.Item] = set()
     for family in families.values():

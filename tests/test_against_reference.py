@@ -18,7 +18,7 @@ def _on_cpu(name: str, inhibition: str, varying: bool, backend: str) -> bool:
     return backend == "cpu" and is_typical(name, "float64", inhibition, varying)
 
 
-# the other backends give the same bits, see test_consistency.py; without inhibition, the next test has the models
+# the other backends give the same bits, see test_consistency.py
 @pytest.mark.exhaustive(but=_on_cpu)
 @pytest.mark.parametrize("varying", [False, True], ids=["scalar", "varying"])
 @pytest.mark.parametrize("inhibition", INHIBITIONS)

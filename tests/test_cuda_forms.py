@@ -1,4 +1,4 @@
-"""Every form of the CUDA kernels gives the cpu backend's bits: wide, narrow, in device memory, of many blocks."""
+"""Every form of the CUDA kernels gives the other backends' bits: wide, narrow, in device memory, of many blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cases import assert_same, input_for, neuron_of
 from emulated import LIMITS, EmulatedDevice, LimitedGpu, needs_emulator
 
-from spyke_numba import KWTA, Layer, models
+from spyke_numba import KWTA, Layer, backends, models
 from spyke_numba.backends.cuda.launch import CudaBackend, Limits
 from spyke_numba.model.kwta import Scope
 
@@ -34,8 +34,15 @@ def inputs(name: str, batch: int, width: str) -> np.ndarray:
 CudaDevice = type[EmulatedDevice | LimitedGpu]
 
 
+@pytest.fixture(params=["torch", pytest.param("cpu", marks=pytest.mark.exhaustive)])
+def known(request: pytest.FixtureRequest) -> str:
+    """The backend to compare with: the one that compiles nothing, if it is there; with --exhaustive the cpu too."""
+    return request.param if backends.get(request.param).unavailable() is None else "cpu"
+
+
 def check(
     where: CudaDevice,
+    known: str,
     name: str,
     width: str,
     device: str,
@@ -47,7 +54,7 @@ def check(
     x = inputs(name, 2, width)
     neuron = neuron_of(models.get(name), False)
     recordings = []
-    for backend in ("cpu", CudaBackend(cuda)):
+    for backend in (known, CudaBackend(cuda)):
         layer = Layer(neuron, SHAPES[width], 2, inhibition, backend, dtype)
         record = [name for name in layer.recordable if inhibition or name != "winners"]
         # two calls: the counters cross from one to the next
@@ -70,47 +77,49 @@ def check(
 @pytest.mark.parametrize("width", SHAPES)
 @pytest.mark.parametrize("device", DEVICES)
 def test_competition(
-    cuda_device: CudaDevice, device: str, width: str, dtype: str, scope: str, radius: int
+    cuda_device: CudaDevice, device: str, width: str, dtype: str, scope: str, radius: int, known: str
 ) -> None:
-    check(cuda_device, "AdEx", width, device, dtype, KWTA(k=2, scope=scope, radius=radius))  # type: ignore[arg-type]
+    check(cuda_device, known, "AdEx", width, device, dtype, KWTA(k=2, scope=scope, radius=radius))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", SHAPES)
-def test_no_inhibition(cuda_device: CudaDevice, width: str, dtype: str) -> None:
-    check(cuda_device, "AdEx", width, "shared", dtype, None)
+def test_no_inhibition(cuda_device: CudaDevice, width: str, dtype: str, known: str) -> None:
+    check(cuda_device, known, "AdEx", width, "shared", dtype, None)
 
 
 @needs_emulator
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("device", DEVICES)
-def test_threads_and_blocks_in_any_order(device: str, seed: int) -> None:
-    check(EmulatedDevice, "LIF", "narrow", device, "float64", KWTA(k=3, radius=1), seed)
-    check(EmulatedDevice, "LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed)
+def test_threads_and_blocks_in_any_order(device: str, seed: int, known: str) -> None:
+    check(EmulatedDevice, known, "LIF", "narrow", device, "float64", KWTA(k=3, radius=1), seed)
+    check(
+        EmulatedDevice, known, "LIF", "wide", device, "float32", KWTA(k=3, scope="location", radius=1), seed
+    )
 
 
 @pytest.mark.exhaustive(but=lambda steps: steps in (1, 4, 5, 7))
 @pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("width", SHAPES)
-def test_every_number_of_steps(cuda_device: CudaDevice, width: str, steps: int) -> None:
+def test_every_number_of_steps(cuda_device: CudaDevice, width: str, steps: int, known: str) -> None:
     """Inputs are read ahead, however many steps there are."""
     x = inputs("LIF", 1, width)[:steps]
     neuron = neuron_of(models.get("LIF"), True)
     backend = CudaBackend(cuda_device(limits=DEVICES["grid"]))
-    layers = [Layer(neuron, SHAPES[width], 1, backend=b) for b in ("cpu", backend)]  # type: ignore[arg-type]
+    layers = [Layer(neuron, SHAPES[width], 1, backend=b) for b in (known, backend)]  # type: ignore[arg-type]
     for run in (lambda layer: layer.run(x, ("spikes", "u")), lambda layer: layer.run(x[0], steps=steps)):
         assert_same(*map(run, layers))
     assert_same(*(layer.step(x[0]) for layer in layers))
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_mixed_state_keeps_counters_per_neuron(cuda_device: CudaDevice, device: str) -> None:
+def test_a_mixed_state_keeps_counters_per_neuron(cuda_device: CudaDevice, device: str, known: str) -> None:
     """After steps without inhibition the neurons of a map differ; then, and only then, each has its own counter."""
     x = inputs("LIF", 2, "wide")
     neuron = neuron_of(models.get("LIF"), False)
     cuda = cuda_device(limits=DEVICES[device])
     recordings = []
-    for backend in ("cpu", CudaBackend(cuda)):
+    for backend in (known, CudaBackend(cuda)):
         layer = Layer(neuron, SHAPES["wide"], 2, KWTA(k=2), backend)  # type: ignore[arg-type]
         layer.run(x[:8], inhibition=None)
         recordings.append(layer.run(x[8:], ("spikes", "u", "refractory", "winners")))
@@ -118,14 +127,14 @@ def test_a_mixed_state_keeps_counters_per_neuron(cuda_device: CudaDevice, device
     assert cuda.labels[-1].endswith("narrow_scratch" if device == "scratch" else "narrow")
 
 
-def test_a_layer_of_single_neurons(cuda_device: CudaDevice) -> None:
+def test_a_layer_of_single_neurons(cuda_device: CudaDevice, known: str) -> None:
     """A population of N neurons is N maps of one place."""
     x = np.random.default_rng(3).uniform(0, 3000, (12, 1, 40))
     for scope in ("feature", "location", "global"):
         inhibition = KWTA(k=50, scope=scope)  # type: ignore[arg-type]
         recordings = [
             Layer(models.LIF(threshold=1.0), (40,), 1, inhibition, backend).run(x, ("spikes", "winners", "u"))
-            for backend in ("cpu", CudaBackend(cuda_device()))
+            for backend in (known, CudaBackend(cuda_device()))
         ]
         assert recordings[0].spikes.any()
         assert_same(*recordings)
@@ -133,7 +142,7 @@ def test_a_layer_of_single_neurons(cuda_device: CudaDevice) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("device", ["shared", "scratch"])
-def test_blocks_of_several_warps(cuda_device: CudaDevice, device: str, seed: int) -> None:
+def test_blocks_of_several_warps(cuda_device: CudaDevice, device: str, seed: int, known: str) -> None:
     shape = (4, 6, 7)
     x = np.random.default_rng(1).uniform(-300, 1500, (5, 1, *shape))
     backend = CudaBackend(cuda_device(seed, DEVICES[device]))
@@ -142,7 +151,7 @@ def test_blocks_of_several_warps(cuda_device: CudaDevice, device: str, seed: int
             Layer(models.LIF(threshold=1.0), shape, 1, KWTA(k=4, radius=1), b, dtype).run(
                 x, ("spikes", "winners")
             )
-            for b in ("cpu", backend)
+            for b in (known, backend)
         ]
         assert (recordings[0].winners[..., 0] >= 0).sum() > 5
         assert_same(*recordings)

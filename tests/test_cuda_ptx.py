@@ -37,10 +37,11 @@ def check_exact(ptx: str, dtype: str, text: str) -> None:
 
 
 def _one_of_each(case: cuda_resources.Case) -> bool:
-    """Each model, each scope, the other type and the form of most machinery."""
+    """Models of each kind, each scope, the other type and the form of most machinery."""
     alone = case.inhibition is None and not case.varying
     other = case.inhibition in ("location", "global") or case.form.grid
-    return other or (alone and (case.dtype == "float32" or case.model == "EIF"))
+    few = case.model in ("LIF", "AdEx", "QIF") if case.dtype == "float32" else case.model == "EIF"
+    return other or (alone and few)
 
 
 @pytest.mark.exhaustive(but=_one_of_each)

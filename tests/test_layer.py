@@ -275,7 +275,9 @@ def test_a_call_that_breaks_off_is_not_gone_on_from(
     assert_same(adex(backend).run(x, EVERYTHING), layer.run(x, EVERYTHING))
 
 
-@pytest.mark.exhaustive(but=lambda varying, change: not varying or change == "threshold")
+@pytest.mark.exhaustive(
+    but=lambda varying, change, backend: not varying and (backend != "cpu" or change != "scope")
+)
 @pytest.mark.parametrize("varying", [False, True])
 @pytest.mark.parametrize("change", ["initial", "state", "threshold", "scope", "none"])
 def test_a_potential_above_the_threshold_is_reset_only_where_it_spiked(

@@ -27,7 +27,7 @@ from spyke_numba.model.spec import SHARED_PARAMS, canonical
 
 STEPS, SHAPE = 6, (2, 1, 3)
 #: In so many parts all names are tried: a program of many states takes long to compile.
-PARTS = 6
+PARTS = 12
 #: Names that a model may not give, which the specification says.
 RESERVED = {"u", "u_new", "u_pre", "I", "spikes", "pulses", "thresholded", "winners", "refractory", "events"}
 RESERVED |= {"packed_spikes", "description", *SHARED_PARAMS}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import golden_cases
@@ -29,15 +30,20 @@ def inputs(steps: int, scale: float, seed: int = 0, batch: int = 1) -> Iterator[
 DRIVE = dict.fromkeys(neurons.CLASSES, 900.0) | {"Izhikevich": 40.0, "AdEx": 2500.0}
 DRIVE |= {"LIF_Simple": 3.0, "EIF_Simple": 3.0}
 CLASSES = [name for name in neurons.CLASSES if name not in ("Neuron", "HeterogeneousNeuron")]
-#: With a state of their own beside the potential, with none, and with a parameter that differs.
-FEW_CLASSES = ("LIF", "AdEx", "UniformEIF")
 
 
-def make(name: str, **more: Any) -> Any:
+def made(name: str, **more: Any) -> Any:
+    """Return a neuron of a class, on the cpu if no backend is given."""
     given = {"threshold": 10.0, "backend": "cpu"}
     if name.startswith("Uniform"):
         given["tau_range"] = (0.01, 0.03)
     return getattr(neurons, name)(**{**given, **more})
+
+
+@pytest.fixture(params=["torch", pytest.param("cpu", marks=pytest.mark.exhaustive)])
+def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Return what makes a neuron: on the backend that compiles nothing, and with --exhaustive on the cpu too."""
+    return partial(made, backend=request.param)
 
 
 def ordered(backend: Backend) -> dict[str, bool]:
@@ -98,14 +104,14 @@ def test_the_recordings_hold_winners_and_losers() -> None:
 def _beside_the_recorded(name: str, backend: str) -> bool:
     """One of a kind, and those without recordings; where the order is the exact one, the cpu compiles anew too."""
     if backend == EMULATED:
-        return name in ("AdEx", "UniformQIF")
-    return name in FEW_CLASSES or name.startswith("Uniform")
+        return name == "UniformQIF"
+    return name in ("UniformLIF", "UniformQIF")
 
 
 @pytest.mark.exhaustive(but=_beside_the_recorded)
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
-    expected, other = (make(name, backend=where, **ordered(backend)) for where in ("cpu", backend))
+    expected, other = (made(name, backend=where, **ordered(backend)) for where in ("cpu", backend))
     spiked = 0
     for potentials in inputs(12, DRIVE[name]):
         a, b = expected(potentials, True, True, n_winners=2), other(potentials, True, True, n_winners=2)
@@ -117,9 +123,8 @@ def test_every_class_runs_on_every_backend(name: str, backend: Backend) -> None:
     assert spiked > 5
 
 
-@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_batch_is_samples_of_their_own(name: str) -> None:
+def test_a_batch_is_samples_of_their_own(name: str, make: Callable[..., Any]) -> None:
     batched, singles = make(name), [make(name) for _ in range(3)]
     for potentials in inputs(10, DRIVE[name], batch=3):
         spikes, state, winners = batched(potentials, n_winners=2)
@@ -131,7 +136,7 @@ def test_a_batch_is_samples_of_their_own(name: str) -> None:
             assert winners[b] == alone[2]
 
 
-def test_run_is_the_calls_in_one() -> None:
+def test_run_is_the_calls_in_one(make: Callable[..., Any]) -> None:
     stepped, fused = make("LIF"), make("LIF")
     sequence = torch.stack(list(inputs(15, DRIVE["LIF"])))
     recording = fused.run(sequence, n_winners=2, record=("spikes", "u", "winners"))
@@ -143,7 +148,7 @@ def test_run_is_the_calls_in_one() -> None:
     assert recording.spikes.any()
 
 
-def test_what_a_call_returns_and_in_which_order() -> None:
+def test_what_a_call_returns_and_in_which_order(make: Callable[..., Any]) -> None:
     neuron = make("LIF")
     potentials = next(inputs(1, DRIVE["LIF"]))
     assert [type(x) for x in neuron(potentials)] == [torch.Tensor, torch.Tensor, list]
@@ -157,7 +162,7 @@ def test_what_a_call_returns_and_in_which_order() -> None:
     np.testing.assert_array_equal(thresholded, neuron.get_thresholded_potentials())
 
 
-def test_attributes() -> None:
+def test_attributes(make: Callable[..., Any]) -> None:
     neuron = make("AdEx", tau_rc=0.03)
     assert neuron.previous_state is None and neuron.w is None and neuron.refractory_periods is None
     assert (neuron.tau_rc, neuron.C, neuron.ts, neuron.resting_potential) == (0.03, 0.281, 0.001, 0.0)
@@ -175,7 +180,7 @@ def test_attributes() -> None:
         _ = make("LIF").w
 
 
-def test_time_since_spike() -> None:
+def test_time_since_spike(make: Callable[..., Any]) -> None:
     neuron = make("IF")
     x = torch.tensor([0.0, 1e5]).reshape(1, 1, 1, 2)
     for _ in range(4):
@@ -185,7 +190,7 @@ def test_time_since_spike() -> None:
     np.testing.assert_allclose(neuron.refractory_periods.flatten(), [0.002, 0.002])
 
 
-def test_settings_hold_from_the_next_step_on() -> None:
+def test_settings_hold_from_the_next_step_on(make: Callable[..., Any]) -> None:
     neuron = make("LIF_Simple")
     x = torch.full(SHAPE, 5.0)
     assert not neuron(x)[0].any()
@@ -204,7 +209,7 @@ def test_settings_hold_from_the_next_step_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["UniformLIF", "UniformEIF", "UniformQIF"])
-def test_heterogeneous_time_constants(name: str) -> None:
+def test_heterogeneous_time_constants(name: str, make: Callable[..., Any]) -> None:
     neuron = make(name, tau_range=(0.01, 0.02), seed=3)
     neuron(next(inputs(1, 1.0)))
     tau = neuron.tau_rc
@@ -223,9 +228,9 @@ def test_heterogeneous_time_constants(name: str) -> None:
         (lambda: neurons.Neuron(0.001)(torch.zeros(SHAPE)), NotImplementedError, "use LIF, AdEx or another"),
         (lambda: neurons.LIF(10.0, tau=0.02), TypeError, r"no parameter 'tau'"),
         (lambda: neurons.LIF(10.0, inhibition_scope="map"), ValueError, "allowed are 'feature'"),
-        (lambda: make("LIF")(torch.zeros(3, 4, 5)), ValueError, r"give a torch tensor \(B, F, H, W\)"),
-        (lambda: make("LIF")(torch.zeros(SHAPE), n_winners=-1), ValueError, "n_winners is -1: it must be at"),
-        (lambda: make("LIF_Simple", tau_rc=0.002)(torch.zeros(SHAPE)), ValueError, "above 3 ts"),
+        (lambda: made("LIF")(torch.zeros(3, 4, 5)), ValueError, r"give a torch tensor \(B, F, H, W\)"),
+        (lambda: made("LIF")(torch.zeros(SHAPE), n_winners=-1), ValueError, "n_winners is -1: it must be at"),
+        (lambda: made("LIF_Simple", tau_rc=0.002)(torch.zeros(SHAPE)), ValueError, "above 3 ts"),
     ],
 )
 def test_a_wrong_use_is_refused(call: Any, error: type[Exception], message: str) -> None:
@@ -234,7 +239,7 @@ def test_a_wrong_use_is_refused(call: Any, error: type[Exception], message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_the_dtype_is_the_first_inputs_or_the_one_given() -> None:
+def test_the_dtype_is_the_first_inputs_or_the_one_given(make: Callable[..., Any]) -> None:
     assert make("LIF")(torch.zeros(SHAPE, dtype=torch.float64))[0].dtype is torch.float64
     assert make("LIF", dtype=torch.float64)(torch.zeros(SHAPE))[0].dtype is torch.float64
     assert make("LIF")(torch.zeros(SHAPE, dtype=torch.int64))[0].dtype is torch.float32
@@ -242,12 +247,12 @@ def test_the_dtype_is_the_first_inputs_or_the_one_given() -> None:
 
 def test_backends_are_as_named() -> None:
     assert {*backends.names(), EMULATED} >= {"cpu", "torch", "cuda", EMULATED}
-    neuron = make("EIF", backend="torch")
+    neuron = made("EIF", backend="torch")
     neuron(torch.zeros(SHAPE))
     assert isinstance(neuron.layer, Layer) and neuron.layer.backend == "torch"
 
 
-def test_parameters_can_be_assigned() -> None:
+def test_parameters_can_be_assigned(make: Callable[..., Any]) -> None:
     neuron = make("LIF_ode", tau_rc=0.02)
     x = next(inputs(1, 900.0))
     neuron(x)
@@ -266,9 +271,8 @@ def test_parameters_can_be_assigned() -> None:
     assert neuron.tau_rc == neuron.layer.parameters["tau_rc"] == 0.05
 
 
-@pytest.mark.exhaustive(but=lambda name: name in FEW_CLASSES)
 @pytest.mark.parametrize("name", CLASSES)
-def test_copies_and_pickles_go_on_alike(name: str) -> None:
+def test_copies_and_pickles_go_on_alike(name: str, make: Callable[..., Any]) -> None:
     neuron = make(name)
     sequence = list(inputs(12, DRIVE[name]))
     for potentials in sequence[:6]:
@@ -283,7 +287,7 @@ def test_copies_and_pickles_go_on_alike(name: str) -> None:
             assert winners == again[2]
 
 
-def test_another_batch_needs_a_reset() -> None:
+def test_another_batch_needs_a_reset(make: Callable[..., Any]) -> None:
     neuron = make("LIF")
     neuron(torch.zeros(SHAPE))
     with pytest.raises(ValueError, match=r"call reset\(\) first"):
@@ -292,7 +296,7 @@ def test_another_batch_needs_a_reset() -> None:
     neuron(torch.zeros(2, *SHAPE[1:]))
 
 
-def test_dudt_of_the_first_step_is_from_the_initial_potential() -> None:
+def test_dudt_of_the_first_step_is_from_the_initial_potential(make: Callable[..., Any]) -> None:
     x = torch.full(SHAPE, 1.0)
     for name in ("Izhikevich", "LIF_ode"):
         neuron = make(name, threshold=30.0, resting_potential=-65.0)

@@ -327,7 +327,8 @@ def test_everything_stays_finite_anywhere(dtype: str, rows: list[tuple[float, fl
         assert all(np.isfinite(run[key]).all() for key in run.names), name
 
 
-@pytest.mark.sampled("name backend", "dtype backend")
+@pytest.mark.exhaustive(but=lambda backend: backend != "cpu")
+@pytest.mark.sampled("name backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["EIF", "EIF_Simple", "AdEx"])
 def test_the_upswing_of_a_step_is_capped(name: str, dtype: str, backend: Backend) -> None:

@@ -120,6 +120,7 @@ def neuron_of(dtype: str, threshold: Any = 11.0, **more: Any) -> Any:
     return models.LIF_Simple(threshold=threshold, **given)
 
 
+@pytest.mark.exhaustive(but=lambda scope: scope != "global")
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["convolved", "levels"])
 @pytest.mark.parametrize("scope", ["feature", "location", "global"])
@@ -256,6 +257,7 @@ def _as_given(I):
     return 1024.0 * I
 
 
+@pytest.mark.exhaustive(but=lambda backend_name, dtype: backend_name == "torch" or dtype == "float32")
 @pytest.mark.parametrize("backend_name", ["cpu", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_extreme_potentials(dtype: str, backend_name: str) -> None:

@@ -19,6 +19,8 @@ _LOOKS = 3000
 #: A call, in one number: whether it is open to more threads, how many have joined it, and from this bit on its own
 #: number.
 _OPEN, _ONE_MORE, _NUMBER = 1, 2, 32
+#: Where a thread's line has the file that wakes it, after whether it is asleep and room for the byte that it is sent.
+_ALARM = 16
 
 # a thread goes from one call to the next, and sleeps, without Python, whose lock it would have to wait for, and the
 # caller for it
@@ -47,18 +49,19 @@ def is_new(call, seen):
     return (call & {_OPEN}) != 0 and call >> {_NUMBER} != seen
 
 
-@njit("void(int64, int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
-def begin(team, threads, alarm, kernel, table):
+@njit("void(int64, int64, int64, int64)", cache=True, nogil=True, _nrt=False)
+def begin(team, threads, kernel, table):
     """Open a call of a kernel to the team, by the addresses of the kernel and of what it works on."""
     work = array_at(team + {LINE}, np.int64, (2,))
     work[0], work[1] = kernel, table
     last = atomic_load(team)
     atomic_replace(team, last, (((last >> {_NUMBER}) + 1) << {_NUMBER}) | {_OPEN})
-    woken = 0
     for i in range(1, threads):
-        woken += atomic_replace(team + (1 + i) * {LINE}, 1, 0)
-    if woken > 0:
-        wake(team, alarm, woken)
+        asleep = team + (1 + i) * {LINE}
+        if atomic_replace(asleep, 1, 0):
+            # by an alarm of its own: of one for all, a thread that sleeps again at once would take another's, which
+            # nobody would ever wake
+            wake(team, atomic_load(asleep + {_ALARM}), 1)
 
 
 @njit("void(int64, int64, int64)", cache=True, nogil=True, _nrt=False)
@@ -112,18 +115,18 @@ class _Team:
         self._numbers = aligned((1 + threads, LINE // 8), "int64")
         self._numbers[...] = 0
         self._at = address(self._numbers)
-        self._alarms, self._alarm = os.pipe()
         for me in range(1, threads):
-            threading.Thread(target=self._serve, args=(me,), name="spyke_numba", daemon=True).start()
+            alarm, self._numbers[1 + me, _ALARM // 8] = os.pipe()
+            threading.Thread(target=self._serve, args=(me, alarm), name="spyke_numba", daemon=True).start()
 
-    def _serve(self, me: int) -> None:
+    def _serve(self, me: int, alarm: int) -> None:
         # while this goes on there is a reference to the memory
-        self._compiled.serve(self._at, me, self._alarms)
+        self._compiled.serve(self._at, me, alarm)
 
     def run(self, kernel: Kernel, table: int, ended: int) -> None:
         """Do what `Teams.run` says."""
         try:
-            self._compiled.begin(self._at, self._threads, self._alarm, kernel.address, table)
+            self._compiled.begin(self._at, self._threads, kernel.address, table)
             kernel.run(table, 0)
         finally:
             # who comes after this finds no work, so that nobody waits for a thread that still wakes up; all others are
