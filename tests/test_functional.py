@@ -545,7 +545,8 @@ def test_selection_stays_on_the_device(radius, dtype, exact):
         with Operations() as operations:
             winners = functional_torch.winners(potentials, None, 5, radius, exact)
             functional_torch.survivors(potentials)
-        assert (winners >= 0).all()
+        # five that lie three apart do not fit into every draw
+        assert (winners[:, 0] >= 0).all()
         assert operations.transfers == []
         counted.append(len(operations.names))
     assert counted[0] == counted[1] > 5
