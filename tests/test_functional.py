@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="spyke_numba.functional works on torch tensors")
@@ -92,10 +92,13 @@ def slow_original_winners(potentials, k, radius, spikes, bits):
         added = [rounded(s[t][place] * v + reached[t][place], bits) for t in range(steps)]
 
         def summed(numbers):
-            total = Fraction(0)
-            for number in numbers:
+            # sixteen steps make a sum of their own
+            before = total = Fraction(0)
+            for done, number in enumerate(numbers, start=1):
                 total = rounded(total + number, bits)
-            return total
+                if done % 16 == 0:
+                    before, total = rounded(before + total, bits), Fraction(0)
+            return rounded(total + before, bits)
 
         if n < whole:
             total = summed(added)
@@ -249,6 +252,8 @@ def test_the_usual_order_is_the_originals_rounded_one(given_waves, k, radius):
     bits = 24 if potentials.dtype == torch.float32 else 53
     with np.errstate(all="raise"):
         expected = slow_original_winners(as_numpy(potentials), k, radius, as_numpy(spikes), bits)
+    # of waves with gaps, the step taken for the first may hold no potential at all: then the sum says nothing
+    assume(expected or k == 0 or not (spikes > 0).any())
     assert sf.get_k_winners(potentials, k, radius, spikes) == expected
     given = (potentials[None], spikes[None], min(k, len(potentials[0])), radius, False)
     if k:
